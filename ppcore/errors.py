@@ -1,0 +1,57 @@
+"""Errors that name the site, the value, the constraint and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PPCoreError(Exception):
+    """Base of every error that ppcore raises on purpose."""
+
+
+class ModelError(PPCoreError):
+    """A model is declared in a way that has no meaning."""
+
+
+class ShapeError(ModelError):
+    """Two shapes that must agree do not."""
+
+
+class EvidenceError(PPCoreError):
+    """Observed data cannot have come from the model (wrong name, shape, NaN, or support)."""
+
+
+class SettingsError(PPCoreError):
+    """An engine, setting or option is misspelt or out of range."""
+
+
+class StartError(PPCoreError):
+    """No starting point with a finite log density was found."""
+
+
+class CompositionError(PPCoreError):
+    """Two things were composed whose ends do not meet."""
+
+
+class UnsupportedError(PPCoreError):
+    """What was asked for is not defined for this model or engine; the message says what is."""
+
+
+class PluginError(PPCoreError):
+    """A plugin is missing, broken, blocked, or its dependency is not installed."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence that suggests the nearest of ``known``, or lists them.
+
+    >>> did_you_mean("nust", ["nuts", "ensemble"])
+    "Did you mean 'nuts'?"
+    >>> did_you_mean("zzz", ["nuts", "ensemble"])
+    'Known: ensemble, nuts.'
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    return f"Known: {', '.join(known)}." if known else "None are known."
