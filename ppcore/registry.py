@@ -1,0 +1,305 @@
+"""Find plugins, list what they offer without importing it, and load it by name.
+
+Distributions declare plugins in the entry-point group ``ppcore.plugins``. Each plugin is called on
+its own: one that fails is reported by :func:`catalog`, and the others work. The environment
+variable ``PPCORE_PLUGINS`` lists the only entry points to load, ``PPCORE_NO_PLUGINS`` those to
+leave out (names separated by commas).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+from typing import Any
+
+import pluggy
+
+from ppcore.errors import PluginError, PPCoreError, SettingsError, did_you_mean
+from ppcore.hooks import GROUP, KINDS, EngineSpec, Hooks, Origin, Spec, hookimpl
+
+__all__ = [
+    "Catalog",
+    "EngineSpec",
+    "Origin",
+    "Plugin",
+    "Spec",
+    "catalog",
+    "engine",
+    "hookimpl",
+    "refresh",
+    "register",
+    "resolve",
+    "setting_names",
+    "spec",
+    "unavailable",
+]
+
+ALLOW, BLOCK = "PPCORE_PLUGINS", "PPCORE_NO_PLUGINS"
+HERE = Origin("register", "this session", "")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry point: where it comes from, what it offers, and why it is out of use."""
+
+    origin: Origin
+    specs: tuple[Spec, ...] = ()
+    blocked: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Everything that is installed.
+
+    Attributes
+    ----------
+    plugins : tuple of Plugin
+        Every entry point, with the blocked and the broken.
+    engines : mapping of name to EngineSpec
+        What can be named.
+    refused : mapping of name to str
+        Names that more than one plugin claims, and why neither is used.
+    notes : tuple of str
+        Other things a user should know, such as an unknown name in ``PPCORE_PLUGINS``.
+    """
+
+    plugins: tuple[Plugin, ...]
+    engines: Mapping[str, EngineSpec]
+    refused: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+
+_registered: dict[str, EngineSpec] = {}
+
+
+def catalog() -> Catalog:
+    """What is installed and allowed now; each plugin's light module is imported once.
+
+    >>> sorted(catalog().refused)
+    []
+    """
+    return _assemble(os.environ.get(ALLOW), os.environ.get(BLOCK, ""), tuple(_registered.values()))
+
+
+def refresh() -> None:
+    """Look at the installed distributions again, after an installation in this process."""
+    importlib.invalidate_caches()
+    _plugin.cache_clear()
+    _assemble.cache_clear()
+
+
+def register(spec: EngineSpec, *, replace_existing: bool = False) -> None:
+    """Offer an engine from a notebook or a script, for the life of the process.
+
+    Raises :class:`~ppcore.errors.PluginError` if the name is taken; with ``replace_existing``, an
+    engine that was registered here (never a plugin's) is replaced.
+    """
+    mine = replace(spec, origin=HERE)
+    taken = catalog().engines.get(spec.name)
+    if taken is not None and taken != mine:
+        if not (replace_existing and spec.name in _registered):
+            remedy = (
+                "Pass replace_existing=True to replace it."
+                if spec.name in _registered
+                else "Choose another name."
+            )
+            raise PluginError(f"The engine name {spec.name!r} is taken by {taken.origin}. {remedy}")
+    _registered[spec.name] = mine
+
+
+def spec(name: str) -> EngineSpec:
+    """The spec of the engine called ``name``.
+
+    Raises :class:`~ppcore.errors.SettingsError` for an unknown name (with the nearest known one)
+    and :class:`~ppcore.errors.PluginError` for a name that two plugins claim.
+    """
+    known = catalog()
+    if name in known.refused:
+        raise PluginError(known.refused[name])
+    if name in known.engines:
+        return known.engines[name]
+    hints = [f"Engine {name!r} is not known.", did_you_mean(name, known.engines)]
+    out = [p for p in known.plugins if p.blocked or p.error]
+    hints += [f"Not in use: plugin {p.origin.plugin!r}: {p.blocked or p.error}" for p in out]
+    if not known.plugins:
+        hints.append("No plugin is installed: install ppcore itself with pip.")
+    raise SettingsError(" ".join(hints))
+
+
+def unavailable(spec: Spec) -> str | None:
+    """Why the spec cannot be loaded here and what to install, or None; imports nothing.
+
+    >>> unavailable(Spec("x", "m:X", requires=("json", "no_such_module")))
+    "'x' needs the module no_such_module, which is not installed: pip install no_such_module"
+    """
+    missing = [module for module in spec.requires if not _found(module)]
+    if not missing:
+        return None
+    what = " ".join(missing)
+    if spec.extra is not None and spec.origin is not None:
+        what = f'"{spec.origin.distribution}[{spec.extra}]"'
+    many = len(missing) > 1
+    return (
+        f"{spec.name!r} needs the module{'s' * many} {' and '.join(missing)}, "
+        f"which {'are' if many else 'is'} not installed: pip install {what}"
+    )
+
+
+def resolve(name: str) -> Callable[..., Any]:
+    """The class (or constructor) of the engine called ``name``; imports what it needs.
+
+    Raises :class:`~ppcore.errors.PluginError` if a requirement is missing, or if the import fails.
+    """
+    found = spec(name)
+    reason = unavailable(found)
+    if reason is not None:
+        raise PluginError(f"Engine {reason}")
+    if not isinstance(found.load, str):
+        return found.load
+    module, _, attribute = found.load.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (Exception, SystemExit) as error:
+        raise PluginError(
+            f"Engine {name!r} of {found.origin} could not be loaded from {found.load!r}: "
+            f"{_said(error)}. Leave its plugin out with --no-plugin "
+            f"{found.origin.plugin if found.origin else name}, or report this to its authors."
+        ) from error
+
+
+def engine(name: str, settings: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """The engine called ``name``, built with ``settings`` (its constructor's arguments).
+
+    Raises :class:`~ppcore.errors.SettingsError` for a setting that is unknown (with the nearest
+    known one), missing, or refused by the constructor.
+    """
+    make = resolve(name)
+    known = setting_names(make)
+    for key in settings:
+        if key not in known:
+            raise SettingsError(
+                f"Engine {name!r} has no setting {key!r}. {did_you_mean(key, known)}"
+            )
+    for key, required in known.items():
+        if required and key not in settings:
+            raise SettingsError(f"Engine {name!r} needs the setting {key!r}: pass {key}=...")
+    try:
+        return make(**settings)
+    except PPCoreError:
+        raise
+    except (TypeError, ValueError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+        raise SettingsError(f"Engine {name!r} refuses ({given}): {error}") from error
+
+
+def setting_names(make: Callable[..., Any]) -> dict[str, bool]:
+    """The constructor's arguments that can be set by name, each with whether it is required."""
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(make).parameters.values()
+    return {p.name: p.default is p.empty for p in parameters if p.kind in by_name}
+
+
+@lru_cache(maxsize=8)
+def _assemble(allow: str | None, block: str, registered: tuple[EngineSpec, ...]) -> Catalog:
+    points = sorted(entry_points(group=GROUP), key=lambda p: (p.name, _origin(p).distribution))
+    allowed, blocked = _names(allow or ""), _names(block)
+    names = {p.name for p in points}
+    notes = tuple(
+        f"{variable} names {name!r}, which is not installed. {did_you_mean(name, names)}"
+        for variable, listed in ((ALLOW, allowed), (BLOCK, blocked))
+        for name in listed
+        if name not in names
+    )
+    plugins = []
+    for point in points:
+        if allow is not None and point.name not in allowed:
+            plugins.append(Plugin(_origin(point), blocked=f"not among {ALLOW}={allow}"))
+        elif point.name in blocked:
+            plugins.append(Plugin(_origin(point), blocked=f"blocked by {BLOCK}={block}"))
+        else:
+            plugins.append(_plugin(point, _origin(point)))
+    engines, refused = _unique([*(s for p in plugins for s in p.specs), *registered])
+    return Catalog(tuple(plugins), MappingProxyType(engines), MappingProxyType(refused), notes)
+
+
+@cache
+def _plugin(point: EntryPoint, origin: Origin) -> Plugin:
+    """Import one plugin and call its hooks; whatever it raises becomes its ``error``.
+
+    ``origin`` is a part of the cache's key: entry points of two distributions may be equal.
+    """
+    try:
+        manager = pluggy.PluginManager("ppcore")
+        manager.add_hookspecs(Hooks)
+        module = point.load()
+        manager.register(module, point.name)
+        _refuse_unknown_hooks(manager)
+        specs = [
+            replace(_checked(spec, hook, kind), origin=origin)
+            for hook, kind in KINDS.items()
+            for offered in getattr(manager.hook, hook)()
+            for spec in offered
+        ]
+        return Plugin(origin, tuple(specs))
+    except (Exception, SystemExit) as error:
+        return Plugin(origin, error=_said(error))
+
+
+def _refuse_unknown_hooks(manager: pluggy.PluginManager) -> None:
+    for hook in vars(manager.hook).values():
+        if isinstance(hook, pluggy.HookCaller) and not hook.has_spec():
+            if not all(implementation.optionalhook for implementation in hook.get_hookimpls()):
+                raise PluginError(f"{hook.name!r} is no hook. {did_you_mean(hook.name, KINDS)}")
+
+
+def _checked(spec: Any, hook: str, kind: type[Spec]) -> Spec:
+    if not isinstance(spec, kind):
+        raise PluginError(f"{hook} returned {spec!r}; it must return a list of {kind.__name__}.")
+    return spec
+
+
+def _unique(specs: Iterable[Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Specs by name; a name that two claim belongs to neither, whichever was installed first."""
+    by_name: dict[str, list[Spec]] = {}
+    for spec in specs:
+        by_name.setdefault(spec.name, []).append(spec)
+    refused = {}
+    for name, claims in by_name.items():
+        if len(claims) > 1:
+            origins = [claim.origin for claim in claims if claim.origin is not None]
+            who = " and ".join(f"{o} (plugin {o.plugin!r})" for o in origins)
+            refused[name] = (
+                f"The name {name!r} is claimed by {who}, so neither is used. "
+                f"Leave one out with --no-plugin NAME or {BLOCK}=NAME, or uninstall one."
+            )
+    return {name: c[0] for name, c in by_name.items() if len(c) == 1}, refused
+
+
+def _origin(point: EntryPoint) -> Origin:
+    if point.dist is None:
+        return Origin(point.name, "unknown distribution", "")
+    return Origin(point.name, point.dist.name, point.dist.version)
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def _found(module: str) -> bool:
+    """Whether the top-level package can be imported (looked up without running anything)."""
+    try:
+        return importlib.util.find_spec(module.partition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
