@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,3 +232,17 @@ def test_a_strangers_engine_can_be_left_out(third_party: Path, run_python) -> No
     assert "nuts" in listed.stdout
     assert "random-walk" not in listed.stdout
     assert "blocked: plugin 'walk' of ppcore-walk 0.3.1" in listed.stdout
+
+
+def test_the_page_on_engines_quotes_the_engine_that_is_tested() -> None:
+    root = Path(__file__).parent
+    sources = "".join(
+        path.read_text()
+        for pattern in ("*.toml", "ppcore_walk/*.py")
+        for path in (root / "third_party").glob(pattern)
+    )
+    page = (root.parent / "CONTRIBUTING.md").read_text()
+    quoted = re.findall(r"```(?:toml|python)\n(.*?)```", page, re.DOTALL)
+    assert len(quoted) == 5
+    for block in quoted:
+        assert block in sources, block

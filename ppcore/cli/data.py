@@ -34,7 +34,16 @@ def _read_json(file: Any) -> dict[str, Any]:
     found = json.load(file)
     if not isinstance(found, dict):
         raise ValueError("it must hold one object, with a key for each argument")
-    return {key: np.asarray(v) if isinstance(v, list) else v for key, v in found.items()}
+    return {key: _array(key, v) if isinstance(v, list) else v for key, v in found.items()}
+
+
+def _array(key: str, values: list[Any]) -> np.ndarray:
+    """A JSON list as an array; null is NaN among numbers."""
+    try:
+        array = np.asarray(values)
+        return array.astype(float) if array.dtype == object else array
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{key!r} is no array of numbers or of text ({error})") from error
 
 
 def _read_csv(file: Any) -> dict[str, Any]:
@@ -45,7 +54,11 @@ def _read_csv(file: Any) -> dict[str, Any]:
     for number, row in enumerate(body, start=2):
         if len(row) != len(header):
             raise ValueError(f"row {number} has {len(row)} cells, the header has {len(header)}")
-    return {name.strip(): _column([row[i] for row in body]) for i, name in enumerate(header)}
+    names = [name.strip() for name in header]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"it has the column {name!r} twice")
+    return {name: _column([row[i] for row in body]) for i, name in enumerate(names)}
 
 
 def _column(cells: Sequence[str]) -> np.ndarray:
