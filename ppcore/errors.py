@@ -14,6 +14,10 @@ class ModelError(PPCoreError):
     """A model is declared in a way that has no meaning."""
 
 
+class UnknownNameError(ModelError, AttributeError):
+    """A distribution, constraint or transform of that name does not exist."""
+
+
 class ShapeError(ModelError):
     """Two shapes that must agree do not."""
 

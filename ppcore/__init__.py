@@ -1,0 +1,68 @@
+"""ppcore: declare a model in plain NumPy; hold it as a string diagram; run it with any engine.
+
+Names are loaded when first used, so that importing ppcore costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "model": "ppcore.declare",
+    "Model": "ppcore.declare",
+    "sample": "ppcore.model.sites",
+    "plate": "ppcore.model.sites",
+    "prefix": "ppcore.model.sites",
+    "deterministic": "ppcore.model.sites",
+    "factor": "ppcore.model.sites",
+    "scan": "ppcore.model.scan",
+    "lift": "ppcore.model.lift",
+    "Fit": "ppcore.fit",
+    "load": "ppcore.fit",
+    "Diagram": "ppcore.diagram",
+    "Box": "ppcore.diagram",
+    "Space": "ppcore.space",
+    "Support": "ppcore.space",
+    "hookimpl": "ppcore.hooks",
+}
+_MODULES = ("contract", "dist", "errors", "math", "random", "registry", "target", "testing")
+
+__all__ = [*sorted(_EXPORTS), *_MODULES]
+
+if TYPE_CHECKING:
+    from ppcore.declare import Model as Model
+    from ppcore.declare import model as model
+    from ppcore.diagram import Box as Box
+    from ppcore.diagram import Diagram as Diagram
+    from ppcore.fit import Fit as Fit
+    from ppcore.fit import load as load
+    from ppcore.hooks import hookimpl as hookimpl
+    from ppcore.model.lift import lift as lift
+    from ppcore.model.scan import scan as scan
+    from ppcore.model.sites import deterministic as deterministic
+    from ppcore.model.sites import factor as factor
+    from ppcore.model.sites import plate as plate
+    from ppcore.model.sites import prefix as prefix
+    from ppcore.model.sites import sample as sample
+    from ppcore.space import Space as Space
+    from ppcore.space import Support as Support
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        home = importlib.import_module(_EXPORTS[name])
+        value = getattr(home, name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f"ppcore.{name}")
+    from ppcore.errors import did_you_mean
+
+    raise AttributeError(f"ppcore has no {name!r}. {did_you_mean(name, __all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

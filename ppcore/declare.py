@@ -1,0 +1,321 @@
+"""What a user declares and holds: ``@pp.model``, and the model with its data."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppcore import precision as precision_
+from ppcore.diagram import Diagram
+from ppcore.errors import EvidenceError, ModelError, SettingsError, did_you_mean
+from ppcore.model.recorder import Recorder, current, recording
+from ppcore.model.template import is_array
+from ppcore.space import Space
+
+if TYPE_CHECKING:
+    from ppcore.fit import Fit
+    from ppcore.model_target import ModelTarget
+
+
+def model(fn: Callable[..., Any]) -> ModelFunction:
+    """Turn a function that calls ``pp.sample`` into a model.
+
+    Calling the result records the function's string diagram for these arguments and returns a
+    :class:`Model`. Called inside another model it is recorded in place and returns what the
+    function returns; wrap that in ``with pp.prefix("left"):`` to keep the names apart.
+
+    >>> import numpy as np
+    >>> import ppcore as pp
+    >>> from ppcore import dist
+    >>> @pp.model
+    ... def line(x):
+    ...     slope = pp.sample("slope", dist.Normal(0, 1))
+    ...     pp.sample("y", dist.Normal(slope * x, 1))
+    >>> line(np.arange(3.0))
+    <model line: slope, y>
+    """
+    return ModelFunction(fn)
+
+
+class ModelFunction:
+    """A model without its arguments; call it to get a :class:`Model`."""
+
+    def __init__(self, fn: Callable[..., Any]):
+        self.fn = fn
+        functools.update_wrapper(self, fn)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if current() is not None:
+            return self.fn(*args, **kwargs)
+        args = tuple(_as_array(a) for a in args)
+        kwargs = {k: _as_array(a) for k, a in kwargs.items()}
+        recorder = Recorder()
+        with recording(recorder):
+            returned = self.fn(*args, **kwargs)
+        if not recorder.sites:
+            raise ModelError(
+                f"Model {self.fn.__name__!r} has no sites. Declare at least one with "
+                "pp.sample(name, distribution)."
+            )
+        del returned
+        names = tuple(name for name, _ in recorder.sites)
+        diagram = recorder.freeze([ref for _, ref in recorder.sites], names)
+        return Model(self.fn.__name__, diagram, tuple(recorder.data))
+
+    def __repr__(self) -> str:
+        return f"<model function {self.fn.__name__}{inspect.signature(self.fn)}>"
+
+
+def _as_array(value: Any) -> Any:
+    """Columns of a data frame, lists of numbers and other array likes as NumPy arrays."""
+    if isinstance(value, np.ndarray) or not is_array(value):
+        if hasattr(value, "to_numpy"):
+            return value.to_numpy()
+        return value
+    return value.to_numpy() if hasattr(value, "to_numpy") else value
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model with its data, and evidence once observed: a state, up to normalisation.
+
+    Attributes
+    ----------
+    name : str
+        The function's name.
+    diagram : Diagram
+        The joint: data → all sites.
+    data : tuple of arrays
+        Values of the diagram's inputs.
+    evidence : dict of str to array
+        Observed sites and their values.
+    """
+
+    name: str
+    diagram: Diagram
+    data: tuple[np.ndarray, ...]
+    evidence: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def observe(self, values: Mapping[str, Any] | None = None, /, **named: Any) -> Model:
+        """Attach data to sites: the posterior given ``name=values``.
+
+        Names that are no Python identifiers go in a dict: ``observe({"left.y": y})``.
+
+        Raises :class:`EvidenceError` naming the site: unknown name, wrong shape, NaN, or a value
+        outside the support.
+        """
+        given = {**(values or {}), **named}
+        if not given:
+            raise EvidenceError("observe() was given nothing; pass data as name=values.")
+        checked = {n: self._check_evidence(n, v) for n, v in given.items()}
+        return replace(self, evidence={**self.evidence, **checked})
+
+    def _check_evidence(self, name: str, value: Any) -> np.ndarray:
+        sites = self.diagram.named("sample")
+        if name not in sites:
+            if name in self.deterministics:
+                why = "is computed, not sampled, so it cannot be observed. Observe what depends on"
+                raise EvidenceError(f"{name!r} {why} it, with a noise model.")
+            raise EvidenceError(f"The model has no site {name!r}. {did_you_mean(name, sites)}")
+        if name in self.evidence:
+            raise EvidenceError(f"Site {name!r} is observed already; start from the model again.")
+        return check_evidence(name, value, self.spaces[name], self._distribution_check(name))
+
+    def _distribution_check(self, name: str) -> str:
+        return next(str(b.spec[0].kind) for b in self.diagram.boxes() if b.name == name)
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """Names of the observed sites, in the model's order."""
+        return tuple(n for n in self.diagram.named("sample") if n in self.evidence)
+
+    @property
+    def latents(self) -> tuple[str, ...]:
+        """Names of the unobserved random sites."""
+        return tuple(n for n in self.diagram.named("sample") if n not in self.evidence)
+
+    @property
+    def deterministics(self) -> tuple[str, ...]:
+        """Names of the computed sites."""
+        return self.diagram.named("deterministic")
+
+    @functools.cached_property
+    def spaces(self) -> dict[str, Space]:
+        """The space of every site."""
+        named = zip(self.diagram.output_names, self.diagram.cod, strict=True)
+        return {str(n): s for n, s in named}
+
+    @functools.cached_property
+    def dims(self) -> dict[str, tuple[str, ...]]:
+        """Names of each site's axes: the plate that made an axis, or ``{site}_dim_{i}``."""
+        from ppcore.diagram.axes import site_dims
+
+        return site_dims(self.diagram)
+
+    def target(self, precision: str = "float64") -> ModelTarget:
+        """The unnormalised density of the unobserved sites on R^d, data as leaves.
+
+        ``precision`` is "float64" or "float32".
+        """
+        from ppcore.model_target import ModelTarget
+
+        if precision not in precision_.PRECISIONS:
+            hint = did_you_mean(str(precision), precision_.PRECISIONS)
+            raise SettingsError(f"precision={precision!r} is not known. {hint}")
+        observed = self.observed
+        evidence = tuple(_cast(self.evidence[n], precision) for n in observed)
+        data = tuple(_cast(a, precision) for a in self.data)
+        return ModelTarget(self.diagram, observed, data, evidence)
+
+    def infer(
+        self,
+        engine: Any = "ensemble",
+        *,
+        draws: int | None = None,
+        chains: int | None = None,
+        seed: int | None = None,
+        progress: Any = None,
+        checkpoint: Any = None,
+        precision: str = "float64",
+        **settings: Any,
+    ) -> Fit:
+        """Draw from the posterior.
+
+        Parameters
+        ----------
+        engine : str or Engine
+            A registered name (``ppcore engines`` lists them) or an engine object.
+        draws, chains : int, optional
+            Draws kept per chain, and chains; the engine's defaults otherwise.
+        seed : int, optional
+            The same seed gives the same draws; recorded either way.
+        progress : "auto", "plain", "off", or a callable, optional
+            How to report.
+        checkpoint : path, optional
+            Save every block there, and resume from it.
+        precision : "float64" or "float32"
+            Of all arithmetic.
+        **settings
+            The engine's own parameters; a name it does not have is an error.
+        """
+        from ppcore.fit import infer
+
+        return infer(
+            self,
+            engine,
+            draws=draws,
+            chains=chains,
+            seed=seed,
+            progress=progress,
+            checkpoint=checkpoint,
+            precision=precision,
+            **settings,
+        )
+
+    def simulate(self, seed: int = 0, n: int = 1) -> dict[str, np.ndarray]:
+        """``n`` forward draws of every site: {name: array[n, ...]}; evidence is ignored."""
+        return self._simulate(seed, {}, n)
+
+    def simulate_given(self, seed: int, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Draw all other sites given values [N, ...] of some: the posterior predictive."""
+        arrays = {n: np.asarray(v) for n, v in values.items()}
+        unknown = [n for n in arrays if n not in self.spaces]
+        if unknown:
+            raise ModelError(
+                f"The model has no site {unknown[0]!r}. {did_you_mean(unknown[0], self.spaces)}"
+            )
+        given = {n: v for n, v in arrays.items() if n in self.diagram.named("sample")}
+        for name, value in given.items():
+            if value.shape[1:] != self.spaces[name].shape:
+                raise ModelError(
+                    f"Values of site {name!r} have shape {value.shape[1:]} per draw; the model's "
+                    f"is {self.spaces[name].shape}. Observe or drop it if it belongs to other data."
+                )
+        n = len(next(iter(given.values()))) if given else 1
+        drawn = self._simulate(seed, given, n)
+        return {k: v for k, v in drawn.items() if k not in given}
+
+    def _simulate(self, seed: int, given: dict[str, Any], n: int) -> dict[str, np.ndarray]:
+        import jax
+
+        from ppcore.semantics.batched import simulate_many
+
+        with precision_.scope("float64"):
+            drawn = simulate_many(self.diagram, self.data, given, jax.random.key(seed), n)
+            return {k: np.asarray(v) for k, v in drawn.items()}
+
+    def pointwise_log_likelihood(self, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """log p(y_i | θ) per draw and element: {observed site: array[N, *batch]}.
+
+        ``values`` holds the latent sites, [N, ...].
+        """
+        from ppcore.semantics.batched import pointwise_many
+
+        target = self.target()
+        latents = {n: np.asarray(values[n]) for n in self.latents}
+        with precision_.scope("float64"):
+            found = pointwise_many(target.diagram, target.inputs, latents)
+            return {k: np.asarray(v) for k, v in found.items()}
+
+    def draw(self) -> str:
+        """The model's diagram as SVG text, observed sites shaded."""
+        return self._conditioned().draw()
+
+    def _conditioned(self) -> Diagram:
+        from ppcore.diagram.condition import condition
+
+        return condition(self.diagram, self.observed) if self.evidence else self.diagram
+
+    def _repr_svg_(self) -> str:
+        return self.draw()
+
+    def _repr_html_(self) -> str:
+        return f"<figure>{self.draw()}<figcaption>{self!r}</figcaption></figure>".replace(
+            repr(self), repr(self).replace("<", "&lt;").replace(">", "&gt;")
+        )
+
+    def __repr__(self) -> str:
+        names = list(self.latents) + list(self.deterministics)
+        given = f" | {', '.join(self.observed)}" if self.evidence else ""
+        return f"<model {self.name}: {', '.join(names)}{given}>"
+
+
+def _cast(array: Any, precision: str) -> np.ndarray:
+    values = np.asarray(array)
+    return values.astype(precision) if values.dtype.kind == "f" else values
+
+
+def check_evidence(name: str, value: Any, space: Space, kind: str) -> np.ndarray:
+    """Data for a site, checked against its space: shape, NaN, dtype and support."""
+    if hasattr(value, "to_numpy"):
+        value = value.to_numpy()
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise EvidenceError(
+            f"Data for site {name!r} have dtype {array.dtype}; convert them to numbers."
+        )
+    if array.shape != space.shape:
+        raise EvidenceError(
+            f"Data for site {name!r} have shape {array.shape}, the site has shape {space.shape}. "
+            "Check the plate sizes and the order of axes."
+        )
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        first = tuple(int(i) for i in np.argwhere(np.isnan(array))[0])
+        raise EvidenceError(
+            f"Data for site {name!r} hold NaN, first at index {first}. Drop those rows, or sample "
+            "the missing values at a site of their own."
+        )
+    from ppcore.supports import outside
+
+    bad = outside(array, space.support)
+    if bad is not None:
+        raise EvidenceError(
+            f"Data for site {name!r} ({kind.rsplit(':', 1)[-1]}) hold {bad}, outside its support "
+            f"({space.support}). Check the units, or choose a distribution that allows it."
+        )
+    return array.astype(space.dtype)

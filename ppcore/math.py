@@ -1,0 +1,73 @@
+"""Functions for models that NumPy lacks or that do not dispatch on random values.
+
+Each records one deterministic box. Everything else is plain NumPy: ``np.exp``, ``np.linalg.solve``,
+``scipy.special.expit``, …
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ppcore.model.record import record
+from ppcore.model.wire import Wire
+
+
+def softmax(x: Any, axis: int = -1) -> Wire:
+    """exp(x) normalised to sum to one along ``axis``."""
+    return record("jax.nn.softmax", (x,), {"axis": axis})  # type: ignore[no-any-return]
+
+
+def log_softmax(x: Any, axis: int = -1) -> Wire:
+    """log of :func:`softmax`, without overflow."""
+    return record("jax.nn.log_softmax", (x,), {"axis": axis})  # type: ignore[no-any-return]
+
+
+def logsumexp(x: Any, axis: int | None = None, keepdims: bool = False) -> Wire:
+    """log Σ exp(x) along ``axis`` (all axes by default), without overflow."""
+    return record("scipy.special.logsumexp", (x,), {"axis": axis, "keepdims": keepdims})  # type: ignore[no-any-return]
+
+
+def sigmoid(x: Any) -> Wire:
+    """1 / (1 + exp(−x)); the inverse of the logit."""
+    return record("jax.nn.sigmoid", (x,), {})  # type: ignore[no-any-return]
+
+
+def log_sigmoid(x: Any) -> Wire:
+    """log of :func:`sigmoid`, without underflow."""
+    return record("jax.nn.log_sigmoid", (x,), {})  # type: ignore[no-any-return]
+
+
+def softplus(x: Any) -> Wire:
+    """log(1 + exp(x)), positive."""
+    return record("jax.nn.softplus", (x,), {})  # type: ignore[no-any-return]
+
+
+def relu(x: Any) -> Wire:
+    """max(x, 0)."""
+    return record("jax.nn.relu", (x,), {})  # type: ignore[no-any-return]
+
+
+def one_hot(x: Any, num_classes: int) -> Wire:
+    """Integer codes 0 … num_classes − 1 as unit vectors on a new last axis."""
+    return record("jax.nn.one_hot", (x, num_classes), {})  # type: ignore[no-any-return]
+
+
+def solve_triangular(a: Any, b: Any, lower: bool = False) -> Wire:
+    """x with a x = b for a triangular matrix a."""
+    return record("jax.scipy.linalg.solve_triangular", (a, b), {"lower": lower})  # type: ignore[no-any-return]
+
+
+def cho_solve(chol: Any, b: Any) -> Wire:
+    """x with (L Lᵀ) x = b for a lower Cholesky factor L."""
+    half = solve_triangular(chol, b, lower=True)
+    return solve_triangular(chol.swapaxes(-1, -2), half, lower=False)
+
+
+def set_at(x: Any, index: Any, value: Any) -> Wire:
+    """A copy of x with ``x[index] = value``."""
+    return record("set_at", (x, index, value), {})  # type: ignore[no-any-return]
+
+
+def add_at(x: Any, index: Any, value: Any) -> Wire:
+    """A copy of x with ``value`` added at ``index``; repeated indices add up."""
+    return record("add_at", (x, index, value), {})  # type: ignore[no-any-return]

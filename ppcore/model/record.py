@@ -1,0 +1,145 @@
+"""Recording array functions: one deterministic box each, shapes inferred abstractly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ppcore.diagram import Box, Hole
+from ppcore.errors import ModelError, PPCoreError, ShapeError
+from ppcore.model.template import StaticArray, from_template, is_array, to_template
+from ppcore.model.wire import Wire
+from ppcore.ops import jax_function
+from ppcore.space import Space, natural_space
+
+
+def first_recorder(value: Any) -> Any:
+    """The innermost recorder: the current one, else that of the first wire found."""
+    from ppcore.model.recorder import current
+
+    recorder = current()
+    if recorder is None:
+        raise ModelError(
+            "A random value was used after its model was recorded. Use fit.draws(name) for the "
+            "posterior's numbers, or do the computation inside the model."
+        )
+    return recorder
+
+
+def record(op: str, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None = None) -> Any:
+    """Record ``op(*args, **kwargs)`` as a deterministic box and return its wires.
+
+    Arrays in the arguments become data inputs. Where JAX needs one to decide a shape (repeats,
+    a boolean mask), it is kept by value instead.
+
+    Raises :class:`ShapeError` naming the user's line and the shapes.
+    """
+    from ppcore.model.recorder import user_line
+
+    recorder = first_recorder(None)
+    fn = jax_function(op)
+    inputs: list[Any] = []
+    template = to_template((args, kwargs), recorder.leaf(inputs))
+    spaces = tuple(recorder.space(r) for r in inputs)
+    try:
+        outs, is_tuple = abstract(fn, template, spaces)
+    except _NeedsConcrete:
+        inputs = []
+        template = to_template((args, kwargs), _static_leaf(recorder, inputs))
+        spaces = tuple(recorder.space(r) for r in inputs)
+        outs, is_tuple = abstract(fn, template, spaces)
+    except PPCoreError:
+        raise
+    except Exception as error:
+        shown = ", ".join(_describe(a) for a in args)
+        raise ShapeError(
+            f"{user_line()}: {op}({shown}) does not work on these shapes and types: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+    box = Box(
+        op,
+        spaces,
+        outs,
+        spec=template,
+        name=name,
+        deterministic=True,
+        plates=recorder.plates if name else (),
+    )
+    wires = recorder.add(box, tuple(inputs))
+    return tuple(wires) if is_tuple else wires[0]
+
+
+class _NeedsConcrete(Exception):
+    """JAX needs the value of an argument, not only its shape."""
+
+
+def _static_leaf(recorder: Any, inputs: list[Any]) -> Callable[[Any], Any]:
+    gather = recorder.leaf(inputs)
+
+    def leaf(value: Any) -> Any:
+        if is_array(value) and not isinstance(value, Wire):
+            return StaticArray.of(np.asarray(value))
+        return gather(value)
+
+    return leaf
+
+
+@lru_cache(maxsize=4096)
+def abstract(
+    fn: Callable[..., Any], template: Any, spaces: tuple[Space, ...]
+) -> tuple[tuple[Space, ...], bool]:
+    """Spaces of the results of ``fn`` on a template, and whether they come as a tuple."""
+    import jax
+
+    from ppcore import precision
+
+    def run(*values: Any) -> Any:
+        args, kwargs = from_template(template, values)
+        return fn(*args, **kwargs)
+
+    with precision.scope("float64"):
+        arguments = [jax.ShapeDtypeStruct(s.shape, np.dtype(s.dtype)) for s in spaces]
+        try:
+            result = jax.eval_shape(run, *arguments)
+        except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError):
+            raise _NeedsConcrete from None
+    is_tuple = isinstance(result, (tuple, list))
+    leaves = list(result) if is_tuple else [result]
+    return tuple(natural_space(r.shape, r.dtype.name) for r in leaves), is_tuple
+
+
+def evaluate(box: Box, values: list[Any]) -> list[Any]:
+    """The outputs of a deterministic array box on values of its inputs."""
+    if box.op == "lift":
+        from ppcore.model.lift import call_lifted
+
+        return call_lifted(box, values)
+    args, kwargs = from_template(box.spec, values)
+    result = jax_function(box.op)(*args, **kwargs)
+    return list(result) if isinstance(result, (tuple, list)) else [result]
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Wire) or is_array(value):
+        dims = ",".join(map(str, value.shape))
+        return f"{np.dtype(value.dtype).name}[{dims}]"
+    if isinstance(value, (list, tuple)):
+        inner = ", ".join(_describe(v) for v in value)
+        return f"[{inner}]"
+    return repr(value)
+
+
+def as_wire(value: Any) -> Wire:
+    """A wire for any value: itself, or a data input."""
+    if isinstance(value, Wire):
+        return value
+    recorder = first_recorder(value)
+    array = value if is_array(value) else np.asarray(value)
+    ref = recorder.data_ref(array)
+    return Wire(recorder, ref, recorder.space(ref))
+
+
+__all__ = ["Hole", "abstract", "as_wire", "evaluate", "first_recorder", "record"]

@@ -1,0 +1,1 @@
+"""Semantics: structure-preserving maps from diagrams to things that compute."""

@@ -1,0 +1,131 @@
+"""The functor that all JAX semantics share: walk a diagram, give each box its meaning.
+
+A :class:`Handler` says what sample, observe and factor boxes mean; array boxes and wiring mean the
+same in all of them. Scans become ``lax.scan`` over the same functor applied to the body.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+from ppcore.diagram import Box, Diagram
+from ppcore.dist import build
+from ppcore.errors import UnsupportedError
+from ppcore.model.record import evaluate
+from ppcore.model.template import from_template
+
+Records = dict[str, Any]
+
+
+class Handler:
+    """What stochastic boxes mean. ``needs_key`` says whether randomness is consumed."""
+
+    needs_key = False
+
+    def latent(self, box: Box, distribution: Any, given: Any, key: Any) -> tuple[Any, Any]:
+        """A sample box: ``(value, record)``; ``given`` is the site's entry or None."""
+        raise NotImplementedError
+
+    def observed(self, box: Box, distribution: Any, value: Any) -> Any:
+        """An observe box: its record."""
+        raise NotImplementedError
+
+    def factor(self, box: Box, log_weight: Any) -> Any:
+        """A factor box: its record."""
+        raise NotImplementedError
+
+    def named(self, box: Box, value: Any) -> Any:
+        """A named deterministic value: its record."""
+        raise NotImplementedError
+
+
+def distribution_of(box: Box, values: list[Any]) -> Any:
+    """NumPyro's distribution of a sample or observe box, expanded to its plates."""
+    template, batch, _, _ = box.spec
+    d = build(from_template(template, values), _plain)
+    return d if tuple(d.batch_shape) == batch else d.expand(batch)
+
+
+def _plain(value: Any) -> Any:
+    return value
+
+
+def site_key(key: Any, name: str) -> Any:
+    """The key of a site: by name, so that structurally equal diagrams draw equal values."""
+    import jax
+
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def interpret(
+    diagram: Diagram, inputs: tuple[Any, ...], handler: Handler, given: Records, key: Any = None
+) -> tuple[list[Any], Records]:
+    """Outputs of the diagram on ``inputs``, and a record per site.
+
+    ``given`` holds entries by site name (stacked for sites inside scans).
+    """
+    wires = list(inputs)
+    records: Records = {}
+    for node in diagram.nodes:
+        box = node.box
+        values = [wires[i] for i in node.inputs]
+        if box.op == "sample":
+            name = str(box.name)
+            k = site_key(key, name) if handler.needs_key and name not in given else None
+            value, records[name] = handler.latent(
+                box, distribution_of(box, values), given.get(name), k
+            )
+            wires.append(value)
+        elif box.op == "observe":
+            d = distribution_of(box, values[:-1])
+            records[str(box.name)] = handler.observed(box, d, values[-1])
+        elif box.op == "factor":
+            records[str(box.name)] = handler.factor(box, values[0])
+        elif box.op == "scan":
+            outs, inner = _scan(box, values, handler, given, key)
+            wires.extend(outs)
+            records.update(inner)
+        elif box.op == "plate":
+            assert box.body is not None
+            outs, inner = interpret(box.body, tuple(values), handler, given, key)
+            wires.extend(outs)
+            records.update(inner)
+        else:
+            outs = evaluate(box, values)
+            if box.op == "deterministic":
+                records[str(box.name)] = handler.named(box, outs[0])
+            wires.extend(outs)
+    return [wires[i] for i in diagram.outputs], records
+
+
+def _scan(
+    box: Box, values: list[Any], handler: Handler, given: Records, key: Any
+) -> tuple[list[Any], Records]:
+    import jax
+
+    spec, body = box.spec, box.body
+    assert body is not None
+    k, n = spec.carry, spec.carry + spec.xs
+    carry, xs, captured = values[:k], values[k:n], values[n:]
+    carry = [jax.numpy.asarray(c) for c in carry]
+    inside = {b.name for b in body.boxes() if b.name is not None}
+    own = {name: v for name, v in given.items() if name in inside}
+    keys = None
+    if handler.needs_key:
+        keys = jax.random.split(site_key(key, "scan:" + ",".join(sorted(inside))), spec.length)
+
+    def step(state: list[Any], element: Any) -> tuple[list[Any], Any]:
+        x, sites, step_key = element
+        outs, records = interpret(body, (*state, *x, *captured), handler, sites, step_key)
+        return outs[:k], (outs[k:], records)
+
+    final, (stacked, records) = jax.lax.scan(
+        step, carry, (xs, own, keys), length=spec.length, reverse=spec.reverse
+    )
+    return [*final, *stacked], records
+
+
+def refuse(site: str, what: str, instead: str) -> UnsupportedError:
+    """An error about a site that a semantics gives no meaning to."""
+    return UnsupportedError(f"Site {site!r} {what}. {instead}")
