@@ -13,13 +13,13 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "model": "ppcore.declare",
     "Model": "ppcore.declare",
-    "sample": "ppcore.model.sites",
-    "plate": "ppcore.model.sites",
-    "prefix": "ppcore.model.sites",
-    "deterministic": "ppcore.model.sites",
-    "factor": "ppcore.model.sites",
-    "scan": "ppcore.model.scan",
-    "lift": "ppcore.model.lift",
+    "sample": "ppcore.recording.sites",
+    "plate": "ppcore.recording.sites",
+    "prefix": "ppcore.recording.sites",
+    "deterministic": "ppcore.recording.sites",
+    "factor": "ppcore.recording.sites",
+    "scan": "ppcore.recording.scan",
+    "lift": "ppcore.recording.lift",
     "Fit": "ppcore.fit",
     "load": "ppcore.fit",
     "Diagram": "ppcore.diagram",
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
     from ppcore.fit import Fit as Fit
     from ppcore.fit import load as load
     from ppcore.hooks import hookimpl as hookimpl
-    from ppcore.model.lift import lift as lift
-    from ppcore.model.scan import scan as scan
-    from ppcore.model.sites import deterministic as deterministic
-    from ppcore.model.sites import factor as factor
-    from ppcore.model.sites import plate as plate
-    from ppcore.model.sites import prefix as prefix
-    from ppcore.model.sites import sample as sample
+    from ppcore.recording.lift import lift as lift
+    from ppcore.recording.scan import scan as scan
+    from ppcore.recording.sites import deterministic as deterministic
+    from ppcore.recording.sites import factor as factor
+    from ppcore.recording.sites import plate as plate
+    from ppcore.recording.sites import prefix as prefix
+    from ppcore.recording.sites import sample as sample
     from ppcore.space import Space as Space
     from ppcore.space import Support as Support
 

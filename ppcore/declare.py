@@ -13,8 +13,8 @@ import numpy as np
 from ppcore import precision as precision_
 from ppcore.diagram import Diagram
 from ppcore.errors import EvidenceError, ModelError, SettingsError, did_you_mean
-from ppcore.model.recorder import Recorder, current, recording
-from ppcore.model.template import is_array
+from ppcore.recording.recorder import Recorder, current, recording
+from ppcore.recording.template import is_array
 from ppcore.space import Space
 
 if TYPE_CHECKING:

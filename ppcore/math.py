@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ppcore.model.record import record
-from ppcore.model.wire import Wire
+from ppcore.recording.record import record
+from ppcore.recording.wire import Wire
 
 
 def softmax(x: Any, axis: int = -1) -> Wire:

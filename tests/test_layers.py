@@ -14,8 +14,8 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").glob("ppcore_*"))
 # From the bottom up: a module imports from its own layer and from those before it.
 LAYERS = (
     ("errors", "contract", "hooks", "registry", "precision"),
-    ("space", "diagram"),
-    ("dist", "ops", "math", "model"),
+    ("space", "diagram", "supports"),
+    ("dist", "ops", "math", "recording"),
     ("semantics",),
     ("rewrite", "causal"),
     ("target", "model_target"),
@@ -23,7 +23,8 @@ LAYERS = (
     ("testing",),
     ("plugins",),
     ("run",),
-    ("fit", "report", "cli"),
+    ("fit", "report", "declare"),
+    ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

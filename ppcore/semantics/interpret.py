@@ -12,8 +12,8 @@ from typing import Any
 from ppcore.diagram import Box, Diagram
 from ppcore.dist import build
 from ppcore.errors import UnsupportedError
-from ppcore.model.record import evaluate
-from ppcore.model.template import from_template
+from ppcore.recording.record import evaluate
+from ppcore.recording.template import from_template
 
 Records = dict[str, Any]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ppcore.diagram import Box, Diagram, Hole, Node, Plate
 from ppcore.errors import ModelError
-from ppcore.model.wire import Wire
+from ppcore.recording.wire import Wire
 from ppcore.space import Space, natural_space
 
 _current: contextvars.ContextVar[Recorder | None] = contextvars.ContextVar(
@@ -92,8 +92,8 @@ class Recorder:
         return self.captured[key][1]
 
     def leaf(self, inputs: list[Ref]) -> Any:
-        """A leaf function for :func:`ppcore.model.template.to_template` that gathers inputs."""
-        from ppcore.model.template import is_array
+        """A leaf function for :func:`ppcore.recording.template.to_template` that gathers inputs."""
+        from ppcore.recording.template import is_array
 
         def leaf(value: Any) -> Hole | None:
             if isinstance(value, Wire):

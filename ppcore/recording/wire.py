@@ -11,7 +11,7 @@ from ppcore.errors import ModelError, UnsupportedError
 from ppcore.space import Space
 
 if TYPE_CHECKING:
-    from ppcore.model.recorder import Recorder, Ref
+    from ppcore.recording.recorder import Recorder, Ref
 
 _REDUCTIONS = {
     "add": "sum",
@@ -68,7 +68,7 @@ class Wire(np.lib.mixins.NDArrayOperatorsMixin):
         return self.swapaxes(-1, -2)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        from ppcore.model.record import record
+        from ppcore.recording.record import record
 
         kwargs = {k: v for k, v in kwargs.items() if v is not None}
         if kwargs.pop("out", None) is not None:
@@ -92,7 +92,7 @@ class Wire(np.lib.mixins.NDArrayOperatorsMixin):
         )
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        from ppcore.model.record import record
+        from ppcore.recording.record import record
 
         name = func.__name__
         if getattr(np.linalg, name, None) is func:
@@ -106,7 +106,7 @@ class Wire(np.lib.mixins.NDArrayOperatorsMixin):
         return record(op, tuple(args), dict(kwargs))
 
     def __getitem__(self, index: Any) -> Wire:
-        from ppcore.model.record import record
+        from ppcore.recording.record import record
 
         return record("getitem", (self, _index(index)), {})  # type: ignore[no-any-return]
 
@@ -152,7 +152,7 @@ class Wire(np.lib.mixins.NDArrayOperatorsMixin):
         return f"<random {self.space}>"
 
     def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        from ppcore.model.record import record
+        from ppcore.recording.record import record
 
         return record(name, (self, *args), kwargs)
 
@@ -236,7 +236,7 @@ def _index(index: Any) -> Any:
 
 
 def _cannot(what: str, instead: str) -> ModelError:
-    from ppcore.model.recorder import user_line
+    from ppcore.recording.recorder import user_line
 
     return ModelError(f"{user_line()}: a random value cannot {what}. Instead, {instead}.")
 

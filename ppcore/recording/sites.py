@@ -12,10 +12,10 @@ import numpy as np
 from ppcore.diagram import Box, Plate
 from ppcore.dist import Description, build
 from ppcore.errors import ModelError, PPCoreError, ShapeError
-from ppcore.model.record import as_wire, record
-from ppcore.model.recorder import require, user_line
-from ppcore.model.template import from_template, is_array, to_template
-from ppcore.model.wire import Wire
+from ppcore.recording.record import as_wire, record
+from ppcore.recording.recorder import require, user_line
+from ppcore.recording.template import from_template, is_array, to_template
+from ppcore.recording.wire import Wire
 from ppcore.space import Space, Support
 
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from ppcore.diagram import Box
 from ppcore.errors import ModelError, PPCoreError
-from ppcore.model.record import abstract, first_recorder
-from ppcore.model.recorder import user_line
-from ppcore.model.template import from_template, to_template
-from ppcore.model.wire import Wire
+from ppcore.recording.record import abstract, first_recorder
+from ppcore.recording.recorder import user_line
+from ppcore.recording.template import from_template, to_template
+from ppcore.recording.wire import Wire
 from ppcore.space import Space, natural_space
 
 

@@ -10,15 +10,15 @@ import numpy as np
 
 from ppcore.diagram import Box, Hole
 from ppcore.errors import ModelError, PPCoreError, ShapeError
-from ppcore.model.template import StaticArray, from_template, is_array, to_template
-from ppcore.model.wire import Wire
+from ppcore.recording.template import StaticArray, from_template, is_array, to_template
+from ppcore.recording.wire import Wire
 from ppcore.ops import jax_function
 from ppcore.space import Space, natural_space
 
 
 def first_recorder(value: Any) -> Any:
     """The innermost recorder: the current one, else that of the first wire found."""
-    from ppcore.model.recorder import current
+    from ppcore.recording.recorder import current
 
     recorder = current()
     if recorder is None:
@@ -37,7 +37,7 @@ def record(op: str, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | N
 
     Raises :class:`ShapeError` naming the user's line and the shapes.
     """
-    from ppcore.model.recorder import user_line
+    from ppcore.recording.recorder import user_line
 
     recorder = first_recorder(None)
     fn = jax_function(op)
@@ -114,7 +114,7 @@ def abstract(
 def evaluate(box: Box, values: list[Any]) -> list[Any]:
     """The outputs of a deterministic array box on values of its inputs."""
     if box.op == "lift":
-        from ppcore.model.lift import call_lifted
+        from ppcore.recording.lift import call_lifted
 
         return call_lifted(box, values)
     args, kwargs = from_template(box.spec, values)

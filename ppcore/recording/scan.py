@@ -10,9 +10,9 @@ import numpy as np
 
 from ppcore.diagram import Box
 from ppcore.errors import ModelError, ShapeError
-from ppcore.model.record import as_wire, record
-from ppcore.model.recorder import Recorder, recording, require, user_line
-from ppcore.model.wire import Wire
+from ppcore.recording.record import as_wire, record
+from ppcore.recording.recorder import Recorder, recording, require, user_line
+from ppcore.recording.wire import Wire
 from ppcore.space import Space
 
 
