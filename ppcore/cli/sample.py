@@ -30,12 +30,13 @@ def run(arguments: argparse.Namespace) -> int:
     parameters = registry.setting_names(declare)
     given = files.pairs(arguments.arg, "--arg")
     model = declare(**files.arguments(parameters, data, given))
-    posterior = model.observe(**files.evidence(arguments.observe, data))
+    observed = files.evidence(arguments.observe, data)
+    posterior = model.observe(observed) if observed else model
     chosen = {"draws": arguments.draws, "chains": arguments.chains}
     fit = posterior.infer(
         *([arguments.engine] if arguments.engine else []),
         seed=arguments.seed,
-        **({"progress": False} if arguments.quiet else {}),
+        **({"progress": "off"} if arguments.quiet else {}),
         **{name: value for name, value in chosen.items() if value is not None},
         **settings,
     )
