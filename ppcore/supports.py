@@ -47,7 +47,7 @@ def _simplex(a: np.ndarray) -> np.ndarray:
 
 
 def _ordered(a: np.ndarray) -> np.ndarray:
-    return (np.diff(a, axis=-1) > 0).all(-1)
+    return np.asarray((np.diff(a, axis=-1) > 0).all(-1))
 
 
 def _positive_definite(a: np.ndarray) -> np.ndarray:

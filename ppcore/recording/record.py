@@ -10,9 +10,9 @@ import numpy as np
 
 from ppcore.diagram import Box, Hole
 from ppcore.errors import ModelError, PPCoreError, ShapeError
+from ppcore.ops import jax_function
 from ppcore.recording.template import StaticArray, from_template, is_array, to_template
 from ppcore.recording.wire import Wire
-from ppcore.ops import jax_function
 from ppcore.space import Space, natural_space
 
 

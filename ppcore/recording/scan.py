@@ -131,17 +131,17 @@ def _is_wire(value: Any) -> bool:
 
 
 def _length(xs: list[Wire], length: int | None) -> int:
-    lengths = {w.shape[0] if w.shape else None for w in xs}
+    lengths = {w.shape[0] for w in xs if w.shape}
     if length is not None:
         lengths.add(int(length))
-    if None in lengths:
+    if any(not w.shape for w in xs):
         raise ShapeError(f"{user_line()}: an input of a scan is a scalar; xs need a leading axis.")
     if len(lengths) != 1:
         detail = f"different leading lengths {sorted(lengths)}" if lengths else "no length"
         raise ShapeError(
             f"{user_line()}: a scan is given {detail}; pass xs of one length or length=."
         )
-    return lengths.pop()  # type: ignore[return-value]
+    return lengths.pop()
 
 
 def _record_body(

@@ -32,6 +32,10 @@ class Wire(np.lib.mixins.NDArrayOperatorsMixin):
     """
 
     __slots__ = ("recorder", "ref", "space")
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
     __array_priority__ = 1000
 
     def __init__(self, recorder: Recorder, ref: Ref, space: Space):

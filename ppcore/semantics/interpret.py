@@ -28,16 +28,16 @@ class Handler:
         raise NotImplementedError
 
     def observed(self, box: Box, distribution: Any, value: Any) -> Any:
-        """An observe box: its record."""
-        raise NotImplementedError
+        """An observe box: its record (nothing, unless a semantics says otherwise)."""
+        return {}
 
     def factor(self, box: Box, log_weight: Any) -> Any:
         """A factor box: its record."""
-        raise NotImplementedError
+        return {}
 
     def named(self, box: Box, value: Any) -> Any:
         """A named deterministic value: its record."""
-        raise NotImplementedError
+        return {}
 
 
 def distribution_of(box: Box, values: list[Any]) -> Any:

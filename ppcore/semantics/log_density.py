@@ -48,11 +48,6 @@ class Unconstrain(Handler):
     def latent(self, box: Box, distribution: Any, given: Any, key: Any) -> tuple[Any, Any]:
         return given, {"z": bijection(distribution).inv(given)}
 
-    def observed(self, box: Box, distribution: Any, value: Any) -> Any:
-        return {}
-
-    factor = named = lambda self, box, value: {}
-
 
 class Pointwise(Handler):
     """Entries are values in the support; records hold ``log_prob`` per element."""
@@ -62,8 +57,6 @@ class Pointwise(Handler):
 
     def observed(self, box: Box, distribution: Any, value: Any) -> Any:
         return {"log_prob": distribution.log_prob(value)}
-
-    factor = named = lambda self, box, value: {}
 
 
 class _Shapes(Handler):
@@ -84,11 +77,6 @@ class _Shapes(Handler):
             )
         self.shapes[str(box.name)] = tuple(bijection(distribution).inverse_shape(space.shape))
         return jnp.zeros(space.shape, jnp.result_type(float)), {}
-
-    def observed(self, box: Box, distribution: Any, value: Any) -> Any:
-        return {}
-
-    factor = named = lambda self, box, value: {}
 
 
 @dataclass(frozen=True)
