@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from ppcore.contract import Contract
+from ppcore.exact.protocol import Solution
 
 
 @dataclass(frozen=True)
@@ -87,5 +88,32 @@ class Engine(Protocol):
 
         draws: float[chains, n, d]; stats: name -> array[chains, n]. Engines report at least
         ``log_density``, ``acceptance_rate``, ``diverging`` and ``n_gradients`` where they apply.
+        """
+        ...
+
+
+@runtime_checkable
+class DirectEngine(Protocol):
+    """An engine that draws independent values of the sites themselves, whatever their spaces.
+
+    It has no start, no warm-up and no chain: ``infer`` calls :meth:`solve` once and then
+    ``solution.sample(key, n)`` for the draws, integer sites included; ``solution.log_evidence`` and
+    ``solution.marginal(site)`` are kept beside them.
+
+    Attributes
+    ----------
+    contract : Contract
+        ``Density()``: the draws follow the stated law.
+    default_draws : int
+        Used when ``infer`` is not told.
+    """
+
+    contract: Contract
+    default_draws: int
+
+    def solve(self, target: Any) -> Solution:
+        """The posterior of a model's target (``joint``, ``data``, ``observed``, ``evidence``).
+
+        Raises :class:`ppcore.exact.protocol.NotExact` with the box in the way.
         """
         ...

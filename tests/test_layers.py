@@ -17,7 +17,7 @@ LAYERS = (
     ("space", "diagram", "supports"),
     ("dist", "ops", "math", "recording"),
     ("semantics",),
-    ("rewrite", "causal"),
+    ("rewrite", "exact", "causal"),
     ("target", "model_target"),
     ("random", "engine", "kernel", "population", "transport"),
     ("testing",),
