@@ -1,0 +1,74 @@
+"""Draws in the model's own coordinates, by a program that is compiled while sampling goes on."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ppcore import precision as precisions
+from ppcore.report import SamplingWarning
+
+
+class Constrain:
+    """``target.constrain`` of all draws at once, compiled ahead of its use in another thread.
+
+    Parameters
+    ----------
+    target : Target
+    precision : str
+        The precision of the draws; each thread has to be told.
+    shape : (int, int, int)
+        chains, draws and d of the run that is expected.
+    """
+
+    def __init__(self, target: Any, precision: str, shape: tuple[int, int, int]) -> None:
+        self.target, self.precision, self.shape = target, precision, shape
+        self.thread = threading.Thread(target=self._compile, name="ppcore-constrain")
+        self.thread.start()
+
+    def __call__(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """float[chains, draws, d] -> {site: array[chains, draws, ...]}.
+
+        Warns with :class:`~ppcore.report.SamplingWarning` if a value overflows on the way.
+        """
+        self.thread.join()
+        chains, draws, dim = x.shape
+        with precisions.scope(self.precision):
+            found = _program()(self.target, np.ascontiguousarray(x).reshape(-1, dim))
+            values = {name: np.asarray(value) for name, value in found.items()}
+        for name, value in values.items():
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                bad = int((~np.isfinite(value.reshape(len(value), -1))).any(axis=1).sum())
+                warnings.warn(
+                    f"Site {name!r} is not finite in {bad} of {len(value)} draws: it overflows on "
+                    "the way from unconstrained coordinates. Give it a prior with lighter tails, "
+                    "or rescale the data.",
+                    SamplingWarning,
+                    stacklevel=2,
+                )
+        return {
+            name: value.reshape(chains, draws, *value.shape[1:]) for name, value in values.items()
+        }
+
+    def _compile(self) -> None:
+        import jax
+
+        chains, draws, dim = self.shape
+        with precisions.scope(self.precision):
+            rows = jax.ShapeDtypeStruct((chains * draws, dim), np.dtype(self.precision))
+            try:
+                _program().lower(self.target, rows).compile()
+            except Exception:
+                # The caller meets the same error when it asks for the values.
+                return
+
+
+@cache
+def _program() -> Any:
+    import jax
+
+    return jax.jit(lambda target, x: jax.vmap(target.constrain)(x))
