@@ -6,7 +6,9 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from ppcore import registry
 from ppcore.errors import PPCoreError, SettingsError, did_you_mean
@@ -22,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _block(arguments.no_plugin)
         command = importlib.import_module(f"ppcore.cli.{arguments.command}")
-        return command.run(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return command.run(arguments)
     except PPCoreError as error:
         print(f"ppcore {arguments.command}: {error}", file=sys.stderr)
         return 2
@@ -34,6 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the interpreter's last flush must not say it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
+    """A warning without the line of ppcore's own code that it was raised from."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _block(names: Sequence[str]) -> None:

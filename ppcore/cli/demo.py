@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ppcore.cli.summary import table
 from ppcore.errors import PluginError
 
 SPLIT = 1950
@@ -49,12 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     engine = [arguments.engine] if arguments.engine else []
     print("\nEIGHT SCHOOLS: effects of coaching, each reported with its own error (Rubin 1981).\n")
-    schools = models.eight_schools(models.ERRORS)
-    fit = _fit(schools.observe(effect=models.EFFECTS), models.eight_schools, engine, arguments)
-    replicated = schools.simulate_given(arguments.seed, _draws(fit, ("mu", "tau", "z")))["effect"]
-    inside = _inside(replicated, models.EFFECTS)
+    posterior = models.eight_schools(models.ERRORS).observe(effect=models.EFFECTS)
+    fit = _fit(posterior, models.eight_schools, engine, arguments)
+    inside = _inside(_all(fit.predict("effect", seed=arguments.seed)), models.EFFECTS)
     print(f"Predictive check: {inside.sum()} of 8 observed effects lie in their 90% intervals.")
-    _save(fit, out / "eight_schools")
+    _save(fit, out / "eight_schools.zarr")
 
     fitted, held_out = _panel()
     print(
@@ -63,11 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
     )
     posterior = models.investment(**fitted.arguments()).observe(log_invest=fitted.log_invest)
     fit = _fit(posterior, models.investment, engine, arguments)
-    latent = ("mean", "spread", "sigma", "base", "value", "capital")
     future = models.investment(**held_out.arguments())
-    forecast = future.simulate_given(arguments.seed, _draws(fit, latent))["log_invest"]
+    forecast = _all(fit.predict("log_invest", seed=arguments.seed, model=future))
     _compare(fitted, held_out, forecast)
-    _save(fit, out / "investment")
+    _save(fit, out / "investment.zarr")
     return 0
 
 
@@ -76,7 +73,7 @@ def _fit(posterior: Any, declared: Any, engine: list[str], arguments: argparse.N
     start = time.perf_counter()
     fit = posterior.infer(*engine, seed=arguments.seed)
     print(f"\n{time.perf_counter() - start:.1f} s, compilation included\n")
-    print(fit.summary())
+    print(table(fit))
     print()
     return fit
 
@@ -109,18 +106,14 @@ def _inside(replicated: np.ndarray, observed: np.ndarray) -> np.ndarray:
     return (low <= observed) & (observed <= high)
 
 
-def _draws(fit: Any, names: tuple[str, ...]) -> Mapping[str, np.ndarray]:
-    """{name: array[chains · draws, ...]}."""
-    posterior = fit.data["posterior"]
-    arrays = {name: posterior[name].values for name in names}
-    return {name: a.reshape(-1, *a.shape[2:]) for name, a in arrays.items()}
+def _all(predicted: Any) -> np.ndarray:
+    """array[chain, draw, n] -> array[chain · draw, n]."""
+    values = np.asarray(predicted)
+    return values.reshape(-1, values.shape[-1])
 
 
 def _save(fit: Any, path: Path) -> None:
-    # Only what an earlier demo put here under the same name makes way.
-    shutil.rmtree(path, ignore_errors=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fit.save(path)
+    fit.save(path, overwrite=True)
     print(f"Saved in {path}: `ppcore summary {path}`, or ppcore.load({str(path)!r}) in Python.")
 
 

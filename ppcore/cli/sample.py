@@ -12,6 +12,7 @@ from typing import Any
 
 from ppcore import registry
 from ppcore.cli import data as files
+from ppcore.cli.summary import table
 from ppcore.errors import ModelError, PPCoreError, SettingsError, did_you_mean
 
 
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         **settings,
     )
     fit.save(out)
-    print(fit.summary())
+    print(table(fit))
     print(f"Saved in {out}; `ppcore summary {out}` shows this table again.")
     return 0
 

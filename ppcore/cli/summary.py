@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ppcore.errors import SettingsError
+if TYPE_CHECKING:
+    from ppcore.fit import Fit
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the summary of the fit in the folder ``arguments.fit``."""
-    path = Path(arguments.fit)
-    if not path.exists():
-        raise SettingsError(f"{path} does not exist. `ppcore sample --out DIR` saves a fit.")
-    import ppcore
+    from ppcore.fit import load
 
-    print(ppcore.load(path).summary())
+    print(table(load(arguments.fit)))
     return 0
+
+
+def table(fit: Fit) -> str:
+    """The summary with all its rows and columns, whatever the width of the terminal."""
+    return fit.summary().to_string()
