@@ -222,11 +222,14 @@ class Diagram:
 
         return to_networkx(self)
 
-    def draw(self) -> str:
-        """The diagram as SVG text; see :func:`ppcore.diagram.draw.draw_svg`."""
+    def draw(self, detail: str = "sites") -> str:
+        """The diagram as SVG text; see :func:`ppcore.diagram.draw.draw_svg`.
+
+        ``detail="sites"`` shows sites and expressions, "boxes" every box and wire.
+        """
         from ppcore.diagram.draw import draw_svg
 
-        return draw_svg(self)
+        return draw_svg(self, detail)
 
     def _repr_svg_(self) -> str:
         return self.draw()

@@ -7,6 +7,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from ppcore.diagram.box import Box, Node, Plate
 from ppcore.diagram.canonical import canonical_order
@@ -110,7 +111,7 @@ def _nest(diagram: Diagram, depth: int) -> Diagram:
     for g, (plate, members) in enumerate(groups):
         if plate is None:
             (k,) = members
-            box = _map_body(diagram.nodes[k].box, lambda body, k=k: _nest_scan(diagram, k, body))
+            box = _map_body(diagram.nodes[k].box, partial(_nest_scan, diagram, k))
             entering: tuple[int, ...] = diagram.nodes[k].inputs
             made = range(start[k], start[k] + len(box.cod))
         else:
