@@ -38,6 +38,8 @@ class Fit:
         What the diagnostics found wrong, each with the next step.
     result : RunResult or None
         The draws in unconstrained coordinates and the tuned parameters; None for a loaded fit.
+    solution : Solution or None
+        For an exact engine, the posterior itself: ``solution.marginal(site)``, ``log_evidence``.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class Fit:
         model: Any = None,
         result: Any = None,
         values: Callable[[], Mapping[str, np.ndarray]] | None = None,
+        solution: Any = None,
     ) -> None:
-        self.attrs, self.result = attrs, result
+        self.attrs, self.result, self.solution = attrs, result, solution
         self._data, self._model, self._values = data, model, values
         self._drawn: Mapping[str, np.ndarray] | None = None
 
@@ -110,11 +113,18 @@ class Fit:
 
         return summarise(self.data, self._known(var_names), ci_prob, ci_kind, digits)
 
-    def plot(self, kind: str = "trace", var_names: str | Sequence[str] | None = None) -> Any:
+    def plot(
+        self,
+        kind: str = "trace",
+        var_names: str | Sequence[str] | None = None,
+        *,
+        chains: int = 8,
+    ) -> Any:
         """Draw one of ArviZ's plots: "trace", "forest", "rank", "pair", "ess", "ppc_dist", ...
 
-        Returns ArviZ's PlotCollection. Plots that need predictions or pointwise log likelihoods
-        have them computed first.
+        Plots that draw every chain by itself (trace, rank, autocorr) show at most ``chains`` of
+        them, evenly spaced; all others use all draws. Predictions and pointwise log likelihoods
+        are computed first where a plot needs them. Returns ArviZ's PlotCollection.
 
         Raises :class:`~ppcore.errors.PluginError` if arviz_plots is not installed, and
         :class:`~ppcore.errors.SettingsError` for an unknown kind (with the nearest one).
@@ -127,7 +137,8 @@ class Fit:
         if kind in plotting.NEED_PRIOR and "prior" not in self.data.children:
             self.prior()
         names = self._known(var_names)
-        return draw(self.data, **({} if names is None else {"var_names": names}))
+        shown = plotting.few_chains(self.data, kind, count("chains", chains))
+        return draw(shown, **({} if names is None else {"var_names": names}))
 
     def predict(self, name: str | None = None, *, seed: int = 0, model: Any = None) -> Any:
         """Draw sites given the posterior: ỹ ~ p(y | θ), θ the draws.
@@ -222,10 +233,9 @@ class Fit:
                 "complete",
             )
         }
-        groups = {
-            "posterior": dataset(self._all_draws(), dims, attrs=about),
-            "sample_stats": stats_dataset(self.result.stats, about),
-        }
+        groups = {"posterior": dataset(self._all_draws(), dims, attrs=about)}
+        if self.result.stats:
+            groups["sample_stats"] = stats_dataset(self.result.stats, about)
         evidence = getattr(self._model, "evidence", {})
         if evidence:
             observed = {site: np.asarray(value) for site, value in evidence.items()}

@@ -14,6 +14,7 @@ import numpy as np
 from ppcore import precision as precisions
 from ppcore import registry
 from ppcore.errors import ModelError, SettingsError, did_you_mean
+from ppcore.fit import direct
 from ppcore.fit.fit import Fit
 from ppcore.fit.record import record
 from ppcore.fit.tree import SAMPLE_DIMS
@@ -79,6 +80,12 @@ def infer(
                 "a function marked @pp.model, or a target with log_density."
             )
         _check_names(model)
+        if direct.is_direct(made):
+            direct.refuse(checkpoint=checkpoint, block_size=block_size)
+            solution, result, values = direct.draw(made, target, draws, chains, seed)
+            attrs = record(model, made, name, result, direct.HEALTHY, seed, precision)
+            attrs["log_evidence"] = float(solution.log_evidence)
+            return Fit(attrs, model=model, result=result, values=lambda: values, solution=solution)
         shape = (
             count("chains", made.default_chains if chains is None else chains),
             count("draws", made.default_draws if draws is None else draws),
@@ -115,9 +122,8 @@ def _engine(engine: Any, settings: Mapping[str, Any]) -> tuple[Any, str | None]:
                     f"{did_you_mean(key, [*known, *RUN_SETTINGS])}"
                 )
         return registry.engine(engine, settings), engine
-    if isinstance(engine, type) or not all(
-        hasattr(engine, part) for part in ("contract", "warmup", "init", "block")
-    ):
+    walks = all(hasattr(engine, part) for part in ("contract", "warmup", "init", "block"))
+    if isinstance(engine, type) or not (walks or direct.is_direct(engine)):
         raise SettingsError(
             f"engine={engine!r} is neither a name nor an engine. Pass a name that `ppcore engines` "
             "lists, or an instance such as NUTS(target_accept=0.9)."

@@ -90,7 +90,7 @@ def as_text(record: dict[str, Any], sites: dict[str, tuple[int, ...]]) -> list[s
         said.append(f"{health['divergences']} divergences")
     if health["energy"] is not None:
         said.append(f"E-BFMI {health['energy']:.2f}")
-    lines.append(", ".join(said) if said else "not diagnosed")
+    lines.append(", ".join(said) if said else "independent draws")
     shown = [
         f"{name}[{', '.join(map(str, shape))}]" if shape else name
         for name, shape in list(sites.items())[:12]
