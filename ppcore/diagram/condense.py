@@ -246,7 +246,8 @@ class _Picture:
         full = self.node_text(k, 9, k)[0]
         if box.name is not None:
             shown = fit(lambda depth: self.node_text(k, depth, k), NOTE) if self.sites else None
-            return Label("deterministic", box.name, shown or "", full, self._space(box.cod[0]))
+            space = self._space(box.cod[0]) if box.cod else ""
+            return Label("deterministic", box.name, shown or "", full, space)
         if not self.sites:
             return Label("operation", operation(box), full=box.op)
         shown = fit(lambda depth: self.node_text(k, depth, k), EXPRESSION) or operation(box)

@@ -76,6 +76,7 @@ def draw_svg(
     SettingsError
         An unknown ``detail``.
 
+    >>> from ppcore.diagram import Box
     >>> from ppcore.space import Space
     >>> coin = Diagram.of(Box("sample", (), (Space((), "bool"),), name="heads"))
     >>> draw_svg(coin).startswith("<svg")

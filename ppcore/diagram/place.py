@@ -127,7 +127,7 @@ class Placer:
         ins = tuple(x + shift for x in inside.places.tops)
         outs = tuple(x + shift for x in inside.places.bottoms)
         if not free_stretches(outs, width, legend_width):
-            width = outs[-1] + legend_width + 24
+            width = max(outs) + legend_width + 24
         height = inside.places.height + (STRIP if inside.places.bottoms else STRIP - 8)
         return Shape(box, Cell(width, height, ins, outs), label, inside, shift)
 
