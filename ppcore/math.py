@@ -63,6 +63,22 @@ def cho_solve(chol: Any, b: Any) -> Wire:
     return solve_triangular(chol.swapaxes(-1, -2), half, lower=False)
 
 
+def get_at(x: Any, index: Any) -> Wire:
+    """``x[index]`` where x may be plain data and the index (or a tuple of them) random.
+
+    >>> import numpy as np
+    >>> import ppcore as pp
+    >>> from ppcore import dist
+    >>> @pp.model
+    ... def rain(table):
+    ...     cloudy = pp.sample("cloudy", dist.Bernoulli(0.5))
+    ...     pp.sample("rain", dist.Bernoulli(pp.math.get_at(table, cloudy)))
+    >>> rain(np.array([0.1, 0.8]))
+    <model rain: cloudy, rain>
+    """
+    return record("getitem", (x, index), {})  # type: ignore[no-any-return]
+
+
 def set_at(x: Any, index: Any, value: Any) -> Wire:
     """A copy of x with ``x[index] = value``."""
     return record("set_at", (x, index, value), {})  # type: ignore[no-any-return]

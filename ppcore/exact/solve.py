@@ -10,7 +10,9 @@ from ppcore.diagram import Diagram
 from ppcore.errors import SettingsError, did_you_mean
 from ppcore.exact.protocol import NotExact, Solution
 
-SOLVERS: dict[str, str] = {}
+SOLVERS: dict[str, str] = {
+    "tensor": "ppcore.exact.tensor:solve_tensor",
+}
 """Solver name -> "module:function", in the order in which they are tried."""
 
 

@@ -1,0 +1,233 @@
+"""The tensor solver: finite models, exactly, by elimination on a junction tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ppcore.diagram import Box, Diagram
+from ppcore.errors import ModelError, did_you_mean
+from ppcore.exact.junction_tree import JunctionTree
+from ppcore.exact.protocol import FiniteMarginal, NotExact, ZeroEvidenceError, generator
+from ppcore.semantics.finite import Finite, Network, TooLarge
+from ppcore.semantics.finite_dist import finite_values, is_delta
+from ppcore.semantics.finite_ops import settings
+from ppcore.semantics.tensor import NotFinite, network
+
+
+def solve_tensor(
+    joint: Diagram, data: Sequence[Any], evidence: Mapping[str, Any]
+) -> FiniteSolution:
+    """The posterior of a model whose latent sites are finite.
+
+    Scalar finite evidence is cut out of the factors, so that other values of it reuse both the
+    factors and the elimination order; other evidence becomes part of the factors.
+
+    Parameters
+    ----------
+    joint, data, evidence
+        See :mod:`ppcore.exact`.
+
+    Raises
+    ------
+    NotExact
+        A latent site is not finite, or summing out would take too large a table.
+    ZeroEvidenceError
+        p(evidence) = 0.
+    """
+    cut = {n for n, b in _sites(joint).items() if n in evidence and _sliceable(b)}
+    bound = {n: v for n, v in evidence.items() if n not in cut}
+    try:
+        factors = _factors(joint, tuple(data), bound)
+    except NotFinite as error:
+        raise NotExact("tensor", error.box, error.why) from None
+    sites = tuple(str(n) for n in joint.output_names if n is not None and n not in evidence)
+    fixed = {}
+    for name in cut:
+        variable = int(factors.net.sites[name].slots[0])
+        values = factors.net.values[variable]
+        state = int(np.searchsorted(values, evidence[name]))
+        if state >= len(values) or values[state] != evidence[name]:
+            raise ZeroEvidenceError(f"Site {name!r} cannot be {evidence[name]}.")
+        fixed[variable] = state
+    solution = FiniteSolution(factors, fixed, sites)
+    if solution.log_evidence == -np.inf:
+        shown = ", ".join(f"{n} = {_short(v)}" for n, v in evidence.items()) or "a factor"
+        raise ZeroEvidenceError(
+            f"The evidence has probability zero under the model ({shown}), so there is nothing to "
+            "condition on. Check the values, or give the model noise that allows them."
+        )
+    return solution
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """A network with its tables ready: exp(log − max), spans, and the maxima."""
+
+    net: Network
+    scopes: tuple[tuple[int, ...], ...]
+    logs: tuple[np.ndarray, ...]
+    tables: tuple[np.ndarray, ...]
+    spans: tuple[float, ...]
+    offset: float
+
+    @classmethod
+    def of(cls, net: Network) -> Factors:
+        scopes, logs, tables, spans, offset = [], [], [], [], 0.0
+        for f in net.factors:
+            top = float(f.log.max()) if f.log.size else 0.0
+            offset += top
+            if not f.scope:
+                continue
+            log = f.log - top if np.isfinite(top) else np.zeros(f.log.shape)
+            low = np.min(log, initial=0.0, where=np.isfinite(log))
+            scopes.append(f.scope)
+            logs.append(log)
+            tables.append(np.exp(log))
+            spans.append(-float(low))
+        return cls(net, tuple(scopes), tuple(logs), tuple(tables), tuple(spans), offset)
+
+
+class FiniteSolution:
+    """p(sites | evidence) of a finite model; see :class:`ppcore.exact.protocol.Solution`."""
+
+    solver = "tensor"
+
+    def __init__(self, factors: Factors, fixed: Mapping[int, int], sites: tuple[str, ...]):
+        self.factors, self.fixed, self.sites = factors, dict(fixed), sites
+        self.net = factors.net
+        self._tree = self._grow(())
+        self.log_evidence = float(self._tree.log_total)
+
+    def _grow(self, extra: tuple[tuple[int, ...], ...]) -> JunctionTree:
+        """The tree given the evidence; ``extra`` scopes are made to lie inside a clique."""
+        f, fixed = self.factors, self.fixed
+        scopes: list[tuple[int, ...]] = []
+        tables, logs = list(f.tables), list(f.logs)
+        offset, spans = f.offset, list(f.spans)
+        scalars = []
+        for i, scope in enumerate(f.scopes):
+            if any(v in fixed for v in scope):
+                at = tuple(fixed.get(v, slice(None)) for v in scope)
+                tables[i], logs[i] = tables[i][at], logs[i][at]
+                scope = tuple(v for v in scope if v not in fixed)
+                if not scope:
+                    scalars.append(i)
+            scopes.append(scope)
+        for i in reversed(scalars):
+            offset += float(logs[i])
+            for part in (scopes, tables, logs, spans):
+                del part[i]
+        for scope in extra:
+            shape = tuple(self.net.cards[v] for v in scope)
+            scopes.append(scope)
+            tables.append(np.ones(shape))
+            logs.append(np.zeros(shape))
+            spans.append(0.0)
+        try:
+            return JunctionTree(scopes, tables, spans, offset, self.net.cards, logs)
+        except TooLarge as error:
+            label = self.net.labels[max(scopes, key=len)[0]] if scopes else "the model"
+            raise NotExact("tensor", label, f"{error.args[0]}.") from None
+
+    def value(self, site: str) -> Finite:
+        """A site as a function of the finite variables.
+
+        Raises :class:`ModelError` for a name that is no site.
+        """
+        if site not in self.net.sites:
+            hint = did_you_mean(site, self.net.sites)
+            raise ModelError(f"The model has no site {site!r}. {hint}")
+        return self.net.sites[site]
+
+    def probabilities(self, scopes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        """p(variables | evidence) for several scopes, one axis a variable."""
+        free = [tuple(v for v in s if v not in self.fixed) for s in scopes]
+        found = [self._tree.joint(s) if s else np.ones(()) for s in free]
+        missing = tuple(
+            sorted({tuple(sorted(s)) for s, p in zip(free, found, strict=True) if p is None})
+        )
+        if missing:
+            tree = self._grow(missing)
+            found = [tree.joint(s) if p is None else p for s, p in zip(free, found, strict=True)]
+        out = []
+        for scope, p in zip(scopes, found, strict=True):
+            assert p is not None
+            full = np.zeros([self.net.cards[v] for v in scope])
+            full[tuple(self.fixed.get(v, slice(None)) for v in scope)] = p
+            out.append(full)
+        return out
+
+    def marginal(self, site: str) -> FiniteMarginal:
+        """The law of each element of a site."""
+        value = self.value(site)
+        size = int(np.prod(value.shape, dtype=int))
+        columns = [tuple(int(s.reshape(-1)[j]) for s in value.slots) for j in range(size)]
+        scopes = [tuple(dict.fromkeys(v for v in c if v >= 0)) for c in columns]
+        values, codes = np.unique(value.table, return_inverse=True)
+        codes = codes.reshape((*value.cards, size))
+        probs = np.zeros((size, len(values)))
+        for j, p in enumerate(self.probabilities(scopes)):
+            at: list[Any] = []
+            for v in columns[j]:
+                at.append(0 if v < 0 else _axis(len(p.shape), scopes[j].index(v), p.shape))
+            mine = np.broadcast_to(codes[(*at, j)] if at else codes[j], p.shape)
+            probs[j] = np.bincount(mine.ravel(), p.ravel(), len(values))
+        return FiniteMarginal(values, probs.reshape((*value.shape, len(values))))
+
+    def joint(self, *sites: str) -> np.ndarray:
+        """p(sites | evidence): one axis for each element of each site, over its space's values.
+
+        The axes follow the variables of sampled sites; raises :class:`ModelError` for a computed
+        one, whose law is its :meth:`marginal`.
+        """
+        scope: list[int] = []
+        for site in sites:
+            value = self.value(site)
+            if len(value.slots) != 1 or site not in self.net.labels:
+                raise ModelError(f"Site {site!r} is computed; ask for the marginal of it instead.")
+            scope.extend(int(v) for v in value.slots[0].reshape(-1))
+        return self.probabilities([tuple(scope)])[0]
+
+    def sample(self, key: Any, n: int) -> dict[str, np.ndarray]:
+        """``n`` independent draws of all sites jointly: {site: array[n, *shape]}."""
+        drawn = self._tree.sample(generator(key), n)
+        drawn.update({v: np.full(n, state) for v, state in self.fixed.items()})
+        return {site: settings(self.net.sites[site], drawn, n) for site in self.sites}
+
+
+def _axis(ndim: int, at: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.arange(shape[at]).reshape([-1 if i == at else 1 for i in range(ndim)])
+
+
+def _sites(joint: Diagram) -> dict[str, Box]:
+    """Sample boxes outside scans and plates."""
+    return {str(n.box.name): n.box for n in joint.nodes if n.box.op == "sample"}
+
+
+def _sliceable(box: Box) -> bool:
+    space = box.cod[0]
+    return space.shape == () and not is_delta(box) and finite_values(space) is not None
+
+
+_recent: dict[Any, tuple[tuple[Any, ...], Factors]] = {}
+
+
+def _factors(joint: Diagram, data: tuple[Any, ...], bound: Mapping[str, Any]) -> Factors:
+    """The factors of a joint; those of recent models without bound evidence are kept."""
+    if bound:
+        return Factors.of(network(joint, data, bound)[0])
+    key = (joint, tuple(id(d) for d in data))
+    if key not in _recent:
+        while len(_recent) >= 8:
+            _recent.pop(next(iter(_recent)))
+        _recent[key] = (data, Factors.of(network(joint, data)[0]))
+    return _recent[key][1]
+
+
+def _short(value: Any) -> str:
+    array = np.asarray(value)
+    return str(array) if array.size < 4 else f"an array of shape {array.shape}"
