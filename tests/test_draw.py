@@ -304,6 +304,7 @@ def test_text_outside_boxes_reads_on_white_and_on_black():
         (Space((), "float64", Support("interval", -1.0, 1.0)), "[−1,1]"),
         (Space((2,), "float64", Support("unit_interval", 0.0, 1.0)), "[0,1]²"),
         (Space((), "int64", Support("boolean", 0.0, 1.0, discrete=True)), "{0,1}"),
+        (Space((4,), "int64", Support("boolean", discrete=True)), "{0,1}⁴"),
         (Space((), "int64", Support("integer_above", 0.0, None, discrete=True)), "ℕ"),
         (Space((3, 3), "float64", Support("corr_cholesky")), "corr cholesky[3,3]"),
     ],

@@ -67,8 +67,11 @@ def space_text(space: Space) -> str:
         base = "ℝ"
     elif support.name in ("positive", "softplus_positive") and not support.lower:
         base = "ℝ₊"
-    elif support.name == "unit_interval" or (support.lower, support.upper) == (0.0, 1.0):
-        base = "{0,1}" if support.discrete or space.dtype == "bool" else "[0,1]"
+    elif support.name in ("unit_interval", "boolean") or (support.lower, support.upper) == (
+        0.0,
+        1.0,
+    ):
+        base = "{0,1}" if support.discrete or support.name == "boolean" else "[0,1]"
     elif support.name in ("interval", "open_interval") and support.upper is not None:
         base = f"[{support.lower:g},{support.upper:g}]".replace("-", "−")
     elif support.name.startswith("integer"):
@@ -174,7 +177,7 @@ def _argument(value: Any, wire: WireText, depth: int) -> Text:
         return str(value).replace("-", "−"), ATOM if value >= 0 else SUM
     if callable(value):
         return str(getattr(value, "__name__", "fn")), ATOM
-    text = "…" if value is Ellipsis else str(value)
+    text = "..." if value is Ellipsis else str(value)
     return text.rsplit(".", 1)[-1] if isinstance(value, str) else text, ATOM
 
 
