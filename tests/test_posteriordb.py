@@ -16,6 +16,8 @@ import pytest
 
 from benchmarks.posteriordb.catalogue import CATALOGUE
 from benchmarks.posteriordb.database import Database, DatabaseError, join, split
+from benchmarks.posteriordb.report import Row, tally
+from benchmarks.posteriordb.score import score
 from ppcore import Model, precision
 from ppcore.semantics.interpret import interpret
 from ppcore.semantics.log_density import LogDensity, bijection, layout
@@ -151,3 +153,35 @@ def test_an_unknown_posterior_is_refused_with_the_nearest(tmp_path: Path) -> Non
     (tmp_path / "posteriors" / "arK-arK.json").write_text('{"data_name": "arK"}')
     with pytest.raises(DatabaseError, match="Did you mean 'arK-arK'"):
         Database(tmp_path).data("arK-arL")
+
+
+def test_scores_name_the_element_that_is_furthest_off() -> None:
+    rng = np.random.default_rng(0)
+    reference = {"a": rng.normal(size=(10, 1000)), "b": 3 + rng.normal(size=(10, 1000))}
+    near = {name: rng.normal(v.mean(), 1, (4, 2000)) for name, v in reference.items()}
+    assert score(near, reference).shortfalls() == []
+    far = near | {"a": near["a"] + 0.3}
+    said = score(far, reference).shortfalls()
+    assert len(said) == 1 and said[0].startswith("mean of a off by 0.3")
+    wide = near | {"a": 2 * near["a"]}
+    assert [s[:12] for s in score(wide, reference).shortfalls()] == ["mean of a² o"]
+    apart = near | {"b": near["b"] + 0.2 * np.array([[1], [-1], [1], [-1]])}
+    assert [s[:5] for s in score(apart, reference).shortfalls()] == ["R-hat"]
+
+
+def test_draws_that_are_not_numbers_are_out_of_bounds() -> None:
+    draws = {"a": np.full((4, 100), np.nan)}
+    assert (
+        len(score(draws, {"a": np.random.default_rng(0).normal(size=(4, 100))}).shortfalls()) == 3
+    )
+
+
+def test_the_tally_counts_posteriors_without_reference_apart() -> None:
+    judged = {"score": {"mean": (0.1, "a")}, "shortfalls": []}
+    free = {"score": {"mean": None}, "shortfalls": []}
+    rows = [Row("x", judged), Row("y", free), Row("z", {"error": "StartError: no start"})]
+    assert tally(rows) == [
+        "1 of 2 with reference draws within bounds",
+        "1 of 1 without reference draws with R-hat below 1.02",
+        "out: z: StartError: no start",
+    ]

@@ -108,7 +108,7 @@ def _environment(name: str, mode: str, cache: Path) -> dict[str, str]:
 def _cells(name: str, mode: str, outcomes: list[dict]) -> list[str]:
     errors = [o["error"] for o in outcomes if "error" in o]
     if errors:
-        return [name, f"failed: {errors[0]}", mode]
+        return [name, "failed", mode, errors[0]]
     middle = {key: median(o[key] for o in outcomes) for key in outcomes[0]}
     return [
         name,

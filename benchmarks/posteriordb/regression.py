@@ -60,7 +60,7 @@ def student(centered):
     """Y ~ N(Intercept + X_c b, σ) with b_k ~ N(0, 1) and Student-t₃ Intercept and σ > 0."""
     b = pp.sample("b", dist.Normal(0, 1).expand([centered.shape[1]]))
     intercept = pp.sample("Intercept", dist.StudentT(3, 8, 10))
-    sigma = pp.sample("sigma", dist.LeftTruncatedDistribution(dist.StudentT(3, 0, 10), low=0.0))
+    sigma = pp.sample("sigma", dist.FoldedDistribution(dist.StudentT(3, 0, 10)))
     pp.sample("Y", dist.Normal(intercept + centered @ b, sigma))
 
 
