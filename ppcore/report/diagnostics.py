@@ -68,7 +68,10 @@ def _diagnose(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     folded = _normal_scores(distance, np.argsort(distance, axis=1)).reshape(d, m, n)
     rhat = np.maximum(_rhat(centred), _rhat(folded))
     tails = [_ess(split <= _quantile(ordered, p)[:, None, None]) for p in (0.05, 0.95)]
-    return rhat, _ess(centred), np.fmin(*tails)
+    bulk = _ess(centred)
+    # Where ties leave nobody beyond a quantile, no draw tells anything of it but its own.
+    tail = np.minimum(*(np.where(np.isnan(size), m * n, size) for size in tails))
+    return rhat, bulk, np.where(np.isnan(bulk), np.nan, tail)
 
 
 def _split(x: np.ndarray) -> np.ndarray:

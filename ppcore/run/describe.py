@@ -33,7 +33,7 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"type": type_name(type(value)), **fields}
-    if hasattr(value, "__array__") and hasattr(value, "dtype"):
+    if not isinstance(value, type) and hasattr(value, "__array__") and hasattr(value, "dtype"):
         array = np.asarray(value)
         return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest([array])}
     if hasattr(value, "__qualname__"):
