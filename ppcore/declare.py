@@ -65,10 +65,20 @@ class ModelFunction:
         del returned
         names = tuple(name for name, _ in recorder.sites)
         diagram = recorder.freeze([ref for _, ref in recorder.sites], names)
-        return Model(self.fn.__name__, diagram, tuple(recorder.data))
+        given = _argument_names(self.fn, args, kwargs)
+        labels = tuple(given.get(id(a), "") for a in recorder.data)
+        return Model(self.fn.__name__, diagram, tuple(recorder.data), input_names=labels)
 
     def __repr__(self) -> str:
         return f"<model function {self.fn.__name__}{inspect.signature(self.fn)}>"
+
+
+def _argument_names(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[int, str]:
+    """The model function's name for each array it was given, by identity."""
+    bound = inspect.signature(fn).bind(*args, **kwargs)
+    return {id(value): name for name, value in bound.arguments.items()}
 
 
 def _as_array(value: Any) -> Any:
@@ -94,12 +104,15 @@ class Model:
         Values of the diagram's inputs.
     evidence : dict of str to array
         Observed sites and their values.
+    input_names : tuple of str
+        What the model function calls each of ``data``; "" for arrays made inside it.
     """
 
     name: str
     diagram: Diagram
     data: tuple[np.ndarray, ...]
     evidence: dict[str, np.ndarray] = field(default_factory=dict)
+    input_names: tuple[str, ...] = ()
 
     def observe(self, values: Mapping[str, Any] | None = None, /, **named: Any) -> Model:
         """Attach data to sites: the posterior given ``name=values``.
@@ -124,10 +137,13 @@ class Model:
             raise EvidenceError(f"The model has no site {name!r}. {did_you_mean(name, sites)}")
         if name in self.evidence:
             raise EvidenceError(f"Site {name!r} is observed already; start from the model again.")
-        return check_evidence(name, value, self.spaces[name], self._distribution_check(name))
+        return check_evidence(name, value, self.spaces[name], self._distribution_name(name))
 
-    def _distribution_check(self, name: str) -> str:
-        return next(str(b.spec[0].kind) for b in self.diagram.boxes() if b.name == name)
+    def _distribution_name(self, name: str) -> str:
+        template = next(b.spec[0] for b in self.diagram.boxes() if b.name == name)
+        while template.kind.startswith("describe:method"):
+            template = template.items[0]
+        return str(template.kind.rsplit(":", 1)[-1])
 
     @property
     def observed(self) -> tuple[str, ...]:
@@ -262,14 +278,14 @@ class Model:
             found = pointwise_many(target.diagram, target.inputs, latents)
             return {k: np.asarray(v) for k, v in found.items()}
 
-    def draw(self) -> str:
-        """The model's diagram as SVG text, observed sites shaded."""
-        return self._conditioned().draw()
+    def draw(self, detail: str = "sites") -> str:
+        """The model's diagram as SVG text, observed sites shaded.
 
-    def _conditioned(self) -> Diagram:
-        from ppcore.diagram.condition import condition
+        ``detail`` is "sites" (array operations gathered into expressions) or "boxes" (all).
+        """
+        from ppcore.diagram.draw import draw_svg
 
-        return condition(self.diagram, self.observed) if self.evidence else self.diagram
+        return draw_svg(self.diagram, detail, input_names=self.input_names, observed=self.observed)
 
     def _repr_svg_(self) -> str:
         return self.draw()
@@ -315,7 +331,7 @@ def check_evidence(name: str, value: Any, space: Space, kind: str) -> np.ndarray
     bad = outside(array, space.support)
     if bad is not None:
         raise EvidenceError(
-            f"Data for site {name!r} ({kind.rsplit(':', 1)[-1]}) hold {bad}, outside its support "
+            f"Data for site {name!r} ({kind}) hold {bad}, outside its support "
             f"({space.support}). Check the units, or choose a distribution that allows it."
         )
     return array.astype(space.dtype)

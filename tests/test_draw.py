@@ -138,7 +138,7 @@ def test_models_are_drawn_whole(model, detail):
 
 @pytest.mark.parametrize("detail", DETAILS)
 def test_a_conditioned_model_shades_its_evidence(model, detail):
-    svg = model._conditioned().draw(detail)
+    svg = model.draw(detail)
     found = {n for n, c in classes(svg).items() if c == "observed"}
     assert found == set(model.observed)
 
@@ -162,7 +162,7 @@ def test_plates_are_nested_in_one_another_and_hold_their_members():
     boxes = dict(rectangles(svg, BOXES))
     state, city = frames["state, 10"], frames["city, 4"]
     assert inside(city, state)
-    assert all(inside(boxes[n], city) for n in ("b", "y", "exp(b + data·w[0])"))
+    assert all(inside(boxes[n], city) for n in ("b", "y", "exp(b + x·w[0])"))
     assert all(inside(boxes[n], state) and not overlap(boxes[n], city) for n in ("a", "total"))
     assert not any(overlap(boxes[n], state) for n in ("mu", "w", "soft"))
 

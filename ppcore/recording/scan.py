@@ -117,6 +117,7 @@ def scan(
         spec=spec,
         deterministic=all(b.deterministic for b in body.boxes()),
         normalized=all(b.normalized for b in body.boxes()),
+        plates=recorder.plates,
         body=body,
     )
     wires = recorder.add(box, tuple(inputs))
