@@ -107,6 +107,18 @@ def test_an_engine_that_compiles_itself_is_called_as_it_is() -> None:
     np.testing.assert_array_equal(made.x, go(Walk(), block_size=20).x)
 
 
+def test_an_engine_that_says_it_is_compiled_is_handed_arrays() -> None:
+    @dataclass(frozen=True)
+    class Host(Walk):
+        compiled: ClassVar[bool] = True
+
+        def block(self, key: Any, target: Any, tuned: Any, carry: Any, n: int) -> Any:
+            assert not isinstance(carry.x, jax.core.Tracer)
+            return super().block(key, target, tuned, carry, n)
+
+    np.testing.assert_array_equal(go(Host(), block_size=30).x, go(block_size=30).x)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"draws": 0}, {"draws": 2.5}, {"chains": True}, {"block_size": -1}, {"seed": -1},
@@ -264,6 +276,14 @@ def test_a_full_disk_ends_the_checkpoint_and_not_the_run(
     assert not list(tmp_path.glob("*.tmp"))
     monkeypatch.undo()
     np.testing.assert_array_equal(go(block_size=10, checkpoint=tmp_path).x, made.x)
+
+
+def test_other_versions_are_noted(tmp_path: Path) -> None:
+    go(draws=20, checkpoint=tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["versions"]["jax"] = "0.0.1"
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert "jax was '0.0.1' and is" in go(draws=20, checkpoint=tmp_path).notes[-1]
 
 
 def test_each_block_is_written_once(tmp_path: Path) -> None:

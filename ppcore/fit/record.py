@@ -50,6 +50,7 @@ def record(
         "contract": repr(getattr(engine, "contract", None)),
         "chains": result.x.shape[0],
         "draws": result.x.shape[1],
+        "block_size": result.block_size,
         "seed": seed,
         "precision": precision,
         "complete": result.complete,

@@ -50,14 +50,17 @@ class Checkpoint:
     """
 
     path: Path
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, path: Path, identity: dict[str, Any]) -> Checkpoint:
+    def open(cls, path: Path, identity: dict[str, Any], versions: dict[str, str]) -> Checkpoint:
         """The checkpoint of the run ``identity`` at ``path``, made if it is not there.
+
+        Other ``versions`` than those it was begun with are noted: the rest of the draws follow the
+        same law, but their last digits may not be those of an uninterrupted run.
 
         Raises :class:`CheckpointError` if another run's is there, with what differs.
         """
-        made = cls(path)
         known = read_manifest(path)
         if known is None:
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -66,13 +69,15 @@ class Checkpoint:
                 )
             try:
                 path.mkdir(parents=True, exist_ok=True)
-                text = json.dumps({"format": FORMAT, **identity}, indent=1)
+                about = {"format": FORMAT, **identity, "versions": versions}
+                text = json.dumps(about, indent=1)
                 _write(path / MANIFEST, text.encode())
             except OSError as error:
                 raise CheckpointError(
                     f"checkpoint={str(path)!r} cannot be written: {error}."
                 ) from error
-            return made
+            return cls(path)
+        before = known.pop("versions", {})
         differing = list(_differences(known, {"format": FORMAT, **identity}))
         if differing:
             raise CheckpointError(
@@ -83,7 +88,9 @@ class Checkpoint:
             # A process that was killed leaves one; a fresh one may be another process at work.
             if time.time() - left.stat().st_mtime > _HOUR:
                 left.unlink(missing_ok=True)
-        return made
+        changed = list(_differences(before, versions))
+        note = f"Continued with other versions than it was begun with: {'; '.join(changed)}."
+        return cls(path, (note,) if changed else ())
 
     def warm(self) -> tuple[Warm, float] | None:
         """The warm-up that was saved and the seconds it took, if any was."""
@@ -134,7 +141,7 @@ class Saver:
 
     def __init__(self, checkpoint: Checkpoint | None) -> None:
         self._checkpoint = checkpoint
-        self.notes: list[str] = []
+        self.notes: list[str] = [] if checkpoint is None else list(checkpoint.notes)
 
     def warm(self, warm: Warm, seconds: float) -> None:
         if self._checkpoint is not None:

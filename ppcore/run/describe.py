@@ -42,9 +42,9 @@ def plain(value: Any) -> Any:
 
 
 def engine_settings(engine: Any) -> dict[str, Any]:
-    """The effective settings of an engine: its fields, defaults included."""
+    """The effective settings of an engine: its constructor's arguments, defaults included."""
     if dataclasses.is_dataclass(engine):
-        names = [f.name for f in dataclasses.fields(engine)]
+        names = [f.name for f in dataclasses.fields(engine) if f.init]
     else:
         names = sorted(getattr(engine, "__dict__", {}))
     return {name: plain(getattr(engine, name)) for name in names}

@@ -16,7 +16,7 @@ from ppcore.run import cache
 from ppcore.run.checkpoint import Block, Checkpoint, Saver, chosen
 from ppcore.run.checks import check_block, check_warm
 from ppcore.run.keys import Keys
-from ppcore.run.plan import Plan, check_seed, identity, plan
+from ppcore.run.plan import Plan, check_seed, identity, plan, versions
 from ppcore.run.program import Program
 from ppcore.run.progress import show
 from ppcore.run.start import explain_start
@@ -43,6 +43,8 @@ class RunResult:
         the host, compilation included; ``sampling_seconds``; ``total_seconds``.
     complete : bool
         False if the run was interrupted: then there are fewer draws than were asked for.
+    block_size : int
+        Draws of each chain to a block; the draws depend on it.
     """
 
     x: np.ndarray
@@ -52,6 +54,7 @@ class RunResult:
     notes: tuple[str, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
     complete: bool = True
+    block_size: int = 0
 
 
 def run(
@@ -108,7 +111,7 @@ def run(
         sizes = plan(engine, target, draws, chains, block_size, path, precision)
         saved = None
         if path is not None:
-            saved = Checkpoint.open(path, identity(engine, target, sizes, seed))
+            saved = Checkpoint.open(path, identity(engine, target, sizes, seed), versions())
         job = _Job(engine, target, sizes, Keys(seed), saved, Saver(saved), began)
         with show(progress, sizes.chains) as report:
             warm, warm_seconds = _warm_up(job, report)
@@ -252,6 +255,7 @@ def _result(job: _Job, warm: Warm, warm_seconds: float, made: _Draws) -> RunResu
             "total_seconds": time.perf_counter() - job.began,
         },
         complete=complete,
+        block_size=job.plan.block,
     )
 
 

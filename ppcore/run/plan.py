@@ -70,7 +70,7 @@ def default_block(draws: int) -> int:
     >>> default_block(1000), default_block(100), default_block(7)
     (50, 10, 7)
     """
-    aim = min(max(draws // 20, 10), 50)
+    aim = min(max(draws // 20, 16), 50)
     divisors = [n for n in range(max(aim // 2, 1), aim + 1) if draws % n == 0]
     return min(draws, divisors[-1] if divisors else aim)
 
