@@ -56,8 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     fitted, held_out = _panel()
     print(
-        "\nINVESTMENT of 11 firms, 1935-1954 (Grunfeld 1958): each firm has a line of its own,\n"
-        "and the lines share a distribution. Fitted to 1935-1950; 1951-1954 are held out.\n"
+        "\nINVESTMENT of 11 firms, 1935-1954 (Grunfeld 1958): each firm has a level and\n"
+        "a response to its capital of its own, drawn from distributions that all firms share.\n"
+        "Fitted to the years to 1950; those after are held out and predicted.\n"
     )
     posterior = models.investment(**fitted.arguments()).observe(log_invest=fitted.log_invest)
     fit = _fit(posterior, models.investment, engine, arguments)

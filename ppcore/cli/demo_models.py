@@ -21,14 +21,14 @@ def eight_schools(error):
 
 @pp.model
 def investment(firm, firms, log_value, log_capital):
-    with pp.plate("term", 3):
+    with pp.plate("term", 2):
         mean = pp.sample("mean", dist.Normal(0, 5))
         spread = pp.sample("spread", dist.HalfNormal(1))
+    value = pp.sample("value", dist.Normal(0, 1))
     sigma = pp.sample("sigma", dist.HalfNormal(1))
     with pp.plate("firm", firms):
         base = pp.sample("base", dist.Normal(mean[0], spread[0]))
-        value = pp.sample("value", dist.Normal(mean[1], spread[1]))
-        capital = pp.sample("capital", dist.Normal(mean[2], spread[2]))
+        capital = pp.sample("capital", dist.Normal(mean[1], spread[1]))
     with pp.plate("firm_year", len(firm)):
-        expected = base[firm] + value[firm] * log_value + capital[firm] * log_capital
+        expected = base[firm] + capital[firm] * log_capital + value * log_value
         pp.sample("log_invest", dist.Normal(expected, sigma))
