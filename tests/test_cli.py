@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable
@@ -37,17 +38,24 @@ def test_listing_engines_imports_nothing_heavy(arguments: list[str], run_python)
 def test_the_time_of_listing_engines_is_printed(
     run_python, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fastest(*arguments: str) -> float:
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
+    def fastest(*arguments: str) -> tuple[float, float]:
+        """Seconds on the clock and of the processor, the least of five."""
+        wall, cpu = [], []
+        for _ in range(5):
+            start, before = time.perf_counter(), os.times()
             assert run_python(*arguments).returncode == 0
-            times.append(time.perf_counter() - start)
-        return min(times)
+            after = os.times()
+            wall.append(time.perf_counter() - start)
+            spent = (after.children_user, after.children_system)
+            cpu.append(sum(spent) - before.children_user - before.children_system)
+        return min(wall), min(cpu)
 
-    extra = fastest("-m", "ppcore.cli", "engines") - fastest("-c", "pass")
+    listing, nothing = fastest("-m", "ppcore.cli", "engines"), fastest("-c", "pass")
     with capsys.disabled():
-        print(f"\n`ppcore engines` takes {extra:.3f} s more than `python -c pass` (goal: 0.15)")
+        print(
+            f"\n`ppcore engines` takes {listing[0] - nothing[0]:.3f} s more than `python -c pass` "
+            f"({listing[1] - nothing[1]:.2f} s of the processor); the goal is 0.15 s"
+        )
 
 
 @pytest.mark.parametrize(
