@@ -177,9 +177,9 @@ def test_draws_that_are_not_numbers_are_out_of_bounds() -> None:
 
 
 def test_the_tally_counts_posteriors_without_reference_apart() -> None:
-    judged = {"score": {"mean": (0.1, "a")}, "shortfalls": []}
-    free = {"score": {"mean": None}, "shortfalls": []}
-    rows = [Row("x", judged), Row("y", free), Row("z", {"error": "StartError: no start"})]
+    good: dict[str, Any] = {"shortfalls": []}
+    failed = {"error": "StartError: no start"}
+    rows = [Row("x", True, good), Row("y", False, good), Row("z", True, failed)]
     assert tally(rows) == [
         "1 of 2 with reference draws within bounds",
         "1 of 1 without reference draws with R-hat below 1.02",

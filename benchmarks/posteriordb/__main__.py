@@ -41,7 +41,7 @@ def main() -> int:
     print("\n".join(head), *LEGEND, "", line(COLUMNS, width), sep="\n", flush=True)
     rows = []
     for name in names:
-        rows.append(Row(name, _measure(database, name, options)))
+        rows.append(Row(name, database.has_reference(name), _measure(database, name, options)))
         print(line(rows[-1].cells(), width), flush=True)
     print("", *tally(rows), sep="\n")
     if options.markdown:

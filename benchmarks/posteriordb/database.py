@@ -46,6 +46,10 @@ class Database:
         stored = self._read(self.path / "data" / "data" / self._about(name)["data_name"])
         return {k: np.asarray(v) if isinstance(v, list) else v for k, v in stored.items()}
 
+    def has_reference(self, name: str) -> bool:
+        """Whether there are reference draws."""
+        return self._about(name).get("reference_posterior_name") is not None
+
     def reference(self, name: str) -> dict[str, np.ndarray] | None:
         """Reference draws by element ("beta[1]", …): float[chains, draws]; None if there are none.
 

@@ -38,15 +38,11 @@ _FULL_STOP = re.compile(r"\. (?=[A-Z])")
 
 @dataclass(frozen=True)
 class Row:
-    """One posterior's outcome, as the worker wrote it."""
+    """One posterior's outcome, as the worker wrote it, and whether it has reference draws."""
 
     name: str
+    has_reference: bool
     outcome: dict[str, Any]
-
-    @property
-    def judged(self) -> bool:
-        """Whether there are reference draws to compare with."""
-        return "error" in self.outcome or self.outcome["score"]["mean"] is not None
 
     @property
     def within(self) -> bool:
@@ -93,8 +89,8 @@ def line(cells: Sequence[str], width: int) -> str:
 
 def tally(rows: Sequence[Row]) -> list[str]:
     """How many are within bounds, and why the others are not."""
-    judged = [r for r in rows if r.judged]
-    free = [r for r in rows if not r.judged]
+    judged = [r for r in rows if r.has_reference]
+    free = [r for r in rows if not r.has_reference]
     said = [f"{sum(r.within for r in judged)} of {len(judged)} with reference draws within bounds"]
     if free:
         within = sum(r.within for r in free)
