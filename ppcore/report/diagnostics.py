@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CELLS = 1 << 21
+CELLS = 1 << 18
 """Draws handled at a time, so that memory stays bounded however many coordinates there are."""
 
 
