@@ -1,0 +1,194 @@
+"""The warm-up that the engines share: rounds of draws with adaptation on the host in between."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from ppcore.engine import Progress, Report
+from ppcore_mcmc.metric import choose, estimate, from_factor
+from ppcore_mcmc.preconditioner import Preconditioner, identity
+from ppcore_mcmc.start import find
+from ppcore_mcmc.step_size import StepSize
+
+
+class Machine(Protocol):
+    """Chains at work, for the host to adapt between rounds.
+
+    ``gradients`` counts evaluations so far, all chains together; ``dtype`` is that of x.
+    """
+
+    gradients: int
+    dtype: Any
+
+    def evaluate(self, precondition: Preconditioner, x: np.ndarray) -> tuple[Any, Any]:
+        """log γ and its gradient at each row of ``x``: float[N, d]."""
+        ...
+
+    def place(self, precondition: Preconditioner, x: np.ndarray) -> None:
+        """Put the chains at ``x``: float[chains, d]."""
+        ...
+
+    def advance(
+        self, precondition: Preconditioner, step: float, length: float, n: int
+    ) -> dict[str, np.ndarray]:
+        """``n`` draws of every chain: x, gradient: float[n, chains, d]; log_density,
+        acceptance_rate, diverging: [n, chains]."""
+        ...
+
+    def copy(self, source: np.ndarray) -> None:
+        """Chain i goes on from where chain ``source[i]`` (int[chains]) is."""
+        ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to warm up.
+
+    Attributes
+    ----------
+    draws : int
+        Draws per chain from scattered starts; half as many from a Laplace start.
+    limit : int
+        Warm-up goes on, up to here, until the chains have settled.
+    longest : int
+        Draws in the longest round.
+    target_accept : float
+    length : float
+        Trajectory length in whitened units (ignored by engines that choose their own).
+    """
+
+    draws: int
+    limit: int
+    longest: int
+    target_accept: float
+    length: float
+
+
+@dataclass
+class Adapted:
+    """The state of a warm-up; its end is what the engine freezes."""
+
+    precondition: Preconditioner
+    step: StepSize
+    done: int = 0
+    settled: bool = False
+    divergences: Any = 0
+    history: list[np.ndarray] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def warm_up(
+    machine: Machine,
+    key: Any,
+    target: Any,
+    chains: int,
+    metric: str,
+    rank: int,
+    schedule: Schedule,
+    report: Report,
+) -> Adapted:
+    """Find a start and adapt step size and preconditioner while the chains go on from it.
+
+    Raises :class:`ppcore.errors.StartError` if no finite log density is found.
+    """
+    host_key, reference_key = jax.random.split(key)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(host_key)).ravel())
+    kind = choose(metric, target.dim)
+    precondition = identity(kind, target.dim, rank, machine.dtype)
+    start = find(partial(machine.evaluate, precondition), rng, reference_key, target, chains)
+    if start.factor is not None:
+        precondition = from_factor(precondition, start.factor)
+    machine.place(precondition, start.x)
+    step = StepSize(math.log(0.5 * target.dim**-0.25))
+    state = Adapted(precondition, step, divergences=np.zeros(chains, int))
+    state.notes += [start.note] if start.note else []
+    return _rounds(machine, state, schedule, start.factor is not None, rng, report)
+
+
+def _rounds(
+    machine: Machine,
+    state: Adapted,
+    schedule: Schedule,
+    near: bool,
+    rng: np.random.Generator,
+    report: Report,
+) -> Adapted:
+    """Round after round of draws, with ``state`` adapted in between.
+
+    Rounds grow from a few draws to ``schedule.longest``. After each, the step size moves; at
+    lengthening intervals the preconditioner is estimated anew from the later half of all draws.
+    In the first half, chains left far below the bulk are replaced by copies of others. The last
+    fifth only averages the step size. The whole goes on while the pooled mean still drifts.
+    """
+    total = schedule.draws // 2 if near else schedule.draws
+    length = schedule.length if near else 0.25 * schedule.length
+    refit = schedule.longest // 2
+    while True:
+        n = max(schedule.longest // 8, min(schedule.longest, state.done // 4))
+        n = min(n, total - state.done)
+        out = machine.advance(state.precondition, state.step.now, length, n)
+        state.done += n
+        state.history.append(out["x"])
+        state.divergences = state.divergences + out["diverging"].sum(0)
+        state.step = state.step.update(_acceptance(out), schedule.target_accept)
+        if state.done < total // 2:
+            _rescue(machine, out, rng)
+        if refit <= state.done <= 0.8 * total:
+            length = schedule.length
+            _refit(state)
+            refit = state.done + max(schedule.longest // 4, state.done // 3)
+        fields = {"step_size": state.step.now, "divergences": state.divergences}
+        report(Progress("warmup", state.done, total, fields))
+        if state.done >= total:
+            state.settled = _settled(state.history)
+            if state.settled or total >= schedule.limit:
+                return state
+            total = min(2 * total, schedule.limit)
+
+
+def _acceptance(out: dict[str, np.ndarray]) -> float:
+    """Harmonic mean over chains of their mean acceptance, so that stuck chains count."""
+    per_chain = np.nan_to_num(out["acceptance_rate"]).mean(0)
+    return float(1 / np.mean(1 / np.maximum(per_chain, 0.02)))
+
+
+def _refit(state: Adapted) -> None:
+    kept, recent = 0, []
+    for draws in reversed(state.history):
+        if kept >= state.done / 2:
+            break
+        recent.append(draws)
+        kept += len(draws)
+    pooled = np.concatenate(recent)
+    state.precondition = estimate(state.precondition, pooled.reshape(-1, pooled.shape[-1]))
+    state.step = state.step.restart()
+
+
+def _rescue(machine: Machine, out: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+    """Replace chains whose log density lies far below the others' by copies of those."""
+    level = np.nan_to_num(np.median(out["log_density"], axis=0), nan=-np.inf)
+    middle = np.median(level)
+    spread = 1.0 + 1.5 * np.median(np.abs(level - middle)) if np.isfinite(middle) else 1.0
+    lost = ~(level >= middle - 6 * spread)
+    if len(level) >= 8 and lost.any() and not lost.all():
+        source = np.arange(len(level))
+        source[lost] = rng.choice(np.flatnonzero(~lost), lost.sum())
+        machine.copy(source)
+
+
+def _settled(history: list[np.ndarray]) -> bool:
+    """Whether the last quarter's pooled means agree with the quarter's before, and chains mix."""
+    draws = np.concatenate(history)
+    quarter = len(draws) // 4
+    last, before = draws[-quarter:], draws[-2 * quarter : -quarter]
+    sd = np.sqrt(last.reshape(-1, draws.shape[-1]).var(0)) + 1e-300
+    drift = np.abs(last.mean((0, 1)) - before.mean((0, 1))) / sd
+    within = last.var(0).mean(0) + 1e-300
+    between = last.mean(0).var(0)
+    return bool((drift < 0.3).all() and (between < 0.5 * within).all())

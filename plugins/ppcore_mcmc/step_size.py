@@ -1,0 +1,58 @@
+"""Tune a step size from acceptance rates, between blocks, on the host."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True)
+class StepSize:
+    """Log step size with the average that is kept in the end.
+
+    Attributes
+    ----------
+    log_step : float
+        log ε to use next.
+    log_mean : float
+        Average of log ε over rounds since the last :meth:`restart`, weighted toward late rounds.
+    rounds : int
+        Rounds since then.
+    """
+
+    log_step: float
+    log_mean: float = 0.0
+    rounds: int = 0
+
+    @property
+    def now(self) -> float:
+        return math.exp(self.log_step)
+
+    @property
+    def final(self) -> float:
+        return math.exp(self.log_mean if self.rounds else self.log_step)
+
+    def restart(self) -> StepSize:
+        """Forget the average, because the metric has changed."""
+        return replace(self, log_mean=self.log_step, rounds=0)
+
+    def update(self, acceptance: float, target: float) -> StepSize:
+        """The step size after a round with mean ``acceptance``.
+
+        For leapfrog at stationarity the energy error is about N(−½v, v) with v ∝ ε⁴ and the
+        acceptance is 2Φ(−½√v); inverting it gives the ε that reaches ``target`` at once:
+        ε² ← ε² Φ⁻¹(target/2) / Φ⁻¹(acceptance/2). Steps are damped as rounds accumulate.
+
+        Source: Beskos et al. 2013, arXiv:1001.4460.
+        """
+        reached = min(max(acceptance, 1e-3), 0.999)
+        ratio = _NORMAL.inv_cdf(target / 2) / _NORMAL.inv_cdf(reached / 2)
+        gain = 1.0 / (1 + self.rounds) ** 0.5
+        move = min(max(0.5 * math.log(ratio), -1.5), 1.0) * max(gain, 0.2)
+        log_step = self.log_step + move
+        weight = 1.0 / (1 + self.rounds) ** 0.6
+        log_mean = (1 - weight) * self.log_mean + weight * log_step
+        return StepSize(log_step, log_mean, self.rounds + 1)
