@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -108,9 +108,7 @@ def exponential(key: Any, shape: tuple[int, ...] = (), dtype: Any = None) -> Any
     return jax.random.exponential(key, shape, _dtype(dtype))
 
 
-def uniform(
-    key: Any, shape: tuple[int, ...] = (), dtype: Any = None, *, cells: Any = None
-) -> Any:
+def uniform(key: Any, shape: tuple[int, ...] = (), dtype: Any = None, *, cells: Any = None) -> Any:
     """Uniform draws on [0, 1); float[shape].
 
     Parameters
@@ -246,57 +244,50 @@ def enumerate_traces(
     raise PPCoreError(f"The program has more than {limit} traces; use a smaller finite model.")
 
 
-@dataclass(frozen=True)
-class _Shape:
-    options: list[int] = field(default_factory=list)
-
-
-def expectation(program: Callable[[Script], Any], batch: int = 65536) -> Any:
+def expectation(program: Callable[..., Any], over: Any = None, batch: int = 65536) -> Any:
     """E[program] exactly: Σ over traces of probability × value, all traces vectorised.
 
-    ``program`` returns a pytree of arrays and must be traceable, with a number of choices that
-    does not depend on the values. Traces of probability zero contribute nothing, whatever their
-    value. Under ``float64`` the sum is exact to rounding.
+    ``program(script)`` returns a pytree of arrays and must be traceable, with a number of choices
+    that does not depend on the values. With ``over``, a pytree of arrays with a leading axis, it
+    is ``program(script, row)`` and the result has that axis too. Traces of probability zero
+    contribute nothing, whatever their value. In float64 the sum is exact to rounding.
 
     >>> float(expectation(lambda key: 1.0 * bernoulli(key, 0.25)))
     0.25
     """
-    shape = _Shape()
+    rows = (jnp.zeros(1),) if over is None else over
+    run = program if over is not None else lambda key, _: program(key)
+    first = jax.tree.map(lambda a: a[0], rows)
+    options: list[int] = []
 
-    def record(_: Any) -> Any:
+    def record(row: Any) -> Any:
         script = Script()
-        value = program(script)
-        shape.options.extend(script.options)
+        value = run(script, row)
+        options.extend(script.options)
         return value
 
-    jax.eval_shape(record, jnp.zeros(()))
-    options = shape.options
+    jax.eval_shape(record, first)
     total = math.prod(options)
+    size = min(batch, total)
 
-    def one(choices: Any) -> Any:
-        script = Script([choices[i] for i in range(len(options))])
-        value = program(script)
-        p = script.probability
+    def one(code: Any, row: Any) -> Any:
+        rest, choices = code, []
+        for n in reversed(options):
+            choices.append(rest % n)
+            rest = rest // n
+        script = Script(choices[::-1])
+        value = run(script, row)
+        p = jnp.where(code < total, script.probability, 0.0)
         return jax.tree.map(lambda v: jnp.where(p > 0, p * jnp.asarray(v, p.dtype), 0.0), value)
 
-    def part(start: Any, size: int) -> Any:
-        code = start + jnp.arange(size)
-        columns = []
-        for n in reversed(options):
-            columns.append(code % n)
-            code = code // n
-        choices = jnp.stack(columns[::-1], axis=-1) if options else jnp.zeros((size, 0), int)
-        inside = start + jnp.arange(size) < total
-        values = jax.vmap(one)(choices)
-        return jax.tree.map(
-            lambda v: jnp.sum(jnp.where(inside.reshape(-1, *[1] * (v.ndim - 1)), v, 0.0), 0),
-            values,
-        )
+    @jax.jit
+    def part(start: Any, rows: Any) -> Any:
+        values = jax.vmap(lambda row: jax.vmap(lambda c: one(c, row))(start + jnp.arange(size)))
+        return jax.tree.map(lambda v: v.sum(1), values(rows))
 
-    size = min(batch, total)
-    run = jax.jit(part, static_argnums=1)
-    sums = [run(jnp.asarray(start), size) for start in range(0, total, size)]
-    return jax.tree.map(lambda *s: sum(s[1:], s[0]), *sums)
+    sums = [part(jnp.asarray(start), rows) for start in range(0, total, size)]
+    result = jax.tree.map(lambda *s: sum(s[1:], s[0]), *sums)
+    return result if over is not None else jax.tree.map(lambda v: v[0], result)
 
 
 def traces(program: Callable[[Script], Any]) -> int:

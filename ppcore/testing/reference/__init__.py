@@ -1,0 +1,1 @@
+"""Small correct kernels, stages, maps and densities: controls, and what the zoo breaks."""

@@ -1,0 +1,176 @@
+"""One run of checks on one subject: seeds, shared simulations, and the error per test."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppcore.engine import Progress
+from ppcore.testing.models import CheckModel, feature_scale, raw_features, simulate
+from ppcore.testing.subject import Subject
+
+STEPS = (1, 2, 3, 4, 5, 20)
+LENGTH = 20
+BATCH = 2000
+QUICK = {"xla_backend_optimization_level": 0}
+
+
+class OutputError(Exception):
+    """An engine returned something that is not what its protocol says."""
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Stationary paths of ``R`` joint draws, summarised by bounded features.
+
+    Attributes
+    ----------
+    start : float[R, F]
+        F(θ₀, y).
+    steps : float[R, 6, F]
+        F(θ_K, y) for K in ``STEPS``.
+    x_start, x_end : float[R, d]
+        θ₀ and θ₂₀.
+    """
+
+    start: Any
+    steps: Any
+    x_start: Any
+    x_end: Any
+
+
+class Session:
+    """Seeds and simulations that the checks of one subject share.
+
+    Parameters
+    ----------
+    subject : Subject
+    models : sequence of CheckModel
+    seed : int
+    alpha : float
+        Error probability granted to each statistical test.
+    replicates : int
+        Joint draws per model, in batches of 2,000; a test stops early once it rejects.
+    optimise : bool
+        Whether the compiler should work for speed; a zoo compiles more than it computes.
+    """
+
+    def __init__(
+        self, subject: Subject, models: tuple[CheckModel, ...], seed: int, alpha: float,
+        replicates: int, optimise: bool = True,
+    ) -> None:
+        self.subject = subject
+        self.models = models
+        self.seed = seed
+        self.alpha = alpha
+        self.replicates = replicates
+        self.optimise = optimise
+        self.shelf: dict[str, Any] = {}
+        self._tuned: dict[str, Any] = {}
+        self._paths: dict[tuple[str, int, int], Paths] = {}
+        self._programs: dict[Any, Callable[..., Any]] = {}
+
+    @property
+    def batches(self) -> int:
+        return max(1, self.replicates // BATCH)
+
+    @property
+    def batch_size(self) -> int:
+        return min(BATCH, self.replicates)
+
+    def key(self, *names: object) -> Any:
+        """A typed key for a purpose; distinct purposes get independent keys."""
+        word = "/".join(map(str, names)).encode()
+        return jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(word))
+
+    def typical(self, model: CheckModel) -> Any:
+        """One target with typical data: what an engine warms up on."""
+        keys = jax.random.split(self.key("typical", model.name), 2)
+        _, targets = simulate(model, keys)
+        return take(targets, model, 0)
+
+    def tuned(self, model: CheckModel) -> Any:
+        """Parameters from one warm-up on typical data, fixed afterwards."""
+        if model.name not in self._tuned:
+            engine = self.subject.engine
+            warm = engine.warmup(
+                self.key("warmup", model.name), self.typical(model),
+                max(1, int(engine.default_chains)), _silent,
+            )
+            self._tuned[model.name] = warm.tuned
+        return self._tuned[model.name]
+
+    def paths(self, model: CheckModel, batch: int, direction: int = 0) -> Paths:
+        """Paths of the engine from joint draws; ``direction`` 1 is a second, independent path
+        from the same starts."""
+        at = (model.name, batch, direction)
+        if at not in self._paths:
+            self._paths[at] = self._simulate(model, batch, direction)
+        return self._paths[at]
+
+    def _simulate(self, model: CheckModel, batch: int, direction: int) -> Paths:
+        keys = jax.random.split(self.key("joint", model.name, batch), self.batch_size)
+        x, targets = simulate(model, keys)
+        path_keys = jax.random.split(
+            self.key("path", model.name, batch, direction), self.batch_size
+        )
+        chosen = self._program(model)(path_keys, x, targets, self.tuned(model))
+        states = jnp.concatenate([x[:, None], chosen], axis=1)
+        features = np.asarray(feature_scale(model)(raw_features(model, states, targets)))
+        return Paths(features[:, 0], features[:, 1:], np.asarray(x), np.asarray(chosen[:, -1]))
+
+    def _program(self, model: CheckModel) -> Callable[..., Any]:
+        """One compiled program per engine and kind of target; a family of models shares it."""
+        at = (model.raw_features, model.axes, model.dim)
+        if at not in self._programs:
+            batched = jax.vmap(make_path(self.subject.engine), (0, 0, model.axes, None))
+            self._programs[at] = self.jit(batched)
+        return self._programs[at]
+
+    def jit(self, fn: Callable[..., Any]) -> Any:
+        """``jax.jit``, with fast or thorough compilation as the session was told."""
+        return jax.jit(fn, compiler_options=None if self.optimise else QUICK)
+
+    def each_batch(self, model: CheckModel) -> Iterator[Paths]:
+        """Batches of paths, one after another."""
+        for batch in range(self.batches):
+            yield self.paths(model, batch)
+
+
+def make_path(engine: Any) -> Callable[..., Any]:
+    """``(key, x, target, tuned) -> x_K for K in STEPS``: float[6, d], one chain from x."""
+    where = np.array(STEPS) - 1
+
+    def path(key: Any, x: Any, target: Any, tuned: Any) -> Any:
+        k_init, k_block = jax.random.split(key)
+        carry = engine.init(k_init, target, tuned, x[None])
+        _, draws, _ = engine.block(k_block, target, tuned, carry, LENGTH)
+        want = (1, LENGTH, x.shape[0])
+        if jnp.shape(draws) != want:
+            raise OutputError(
+                f"block(n={LENGTH}) returned draws of shape {jnp.shape(draws)}; expected "
+                f"[chains, n, d] = {want}."
+            )
+        return draws[0][where]
+
+    return path
+
+
+def take(targets: Any, model: CheckModel, i: int) -> Any:
+    """Target number ``i`` of a batch."""
+    if model.axes == 0:
+        return jax.tree.map(lambda a: a[i], targets)
+    leaves, treedef = jax.tree.flatten(targets)
+    axes = treedef.flatten_up_to(model.axes)
+    picked = [leaf if axis is None else leaf[i] for leaf, axis in zip(leaves, axes, strict=True)]
+    return treedef.unflatten(picked)
+
+
+def _silent(_: Progress) -> None:
+    return None
