@@ -13,6 +13,7 @@ import numpy as np
 from ppcore import precision as precision_
 from ppcore.diagram import Diagram
 from ppcore.errors import EvidenceError, ModelError, SettingsError, did_you_mean
+from ppcore.operations import Operations
 from ppcore.recording.recorder import Recorder, current, recording
 from ppcore.recording.template import is_array
 from ppcore.space import Space
@@ -91,7 +92,7 @@ def _as_array(value: Any) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class Model(Operations):
     """A model with its data, and evidence once observed: a state, up to normalisation.
 
     Attributes
@@ -129,7 +130,7 @@ class Model:
         return replace(self, evidence={**self.evidence, **checked})
 
     def _check_evidence(self, name: str, value: Any) -> np.ndarray:
-        sites = self.diagram.named("sample")
+        sites = (*self.latents, *self.observed)
         if name not in sites:
             if name in self.deterministics:
                 why = "is computed, not sampled, so it cannot be observed. Observe what depends on"
@@ -152,13 +153,14 @@ class Model:
 
     @property
     def latents(self) -> tuple[str, ...]:
-        """Names of the unobserved random sites."""
-        return tuple(n for n in self.diagram.named("sample") if n not in self.evidence)
+        """Names of the unobserved random sites; not those that ``marginal`` has hidden."""
+        sites = self.diagram.named("sample")
+        return tuple(n for n in sites if n not in self.evidence and n in self.spaces)
 
     @property
     def deterministics(self) -> tuple[str, ...]:
         """Names of the computed sites."""
-        return self.diagram.named("deterministic")
+        return tuple(n for n in self.diagram.named("deterministic") if n in self.spaces)
 
     @functools.cached_property
     def spaces(self) -> dict[str, Space]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,11 @@ from ppcore.diagram import Box, Diagram
 from ppcore.errors import ModelError, did_you_mean
 from ppcore.exact.junction_tree import JunctionTree
 from ppcore.exact.protocol import FiniteMarginal, NotExact, ZeroEvidenceError, generator
-from ppcore.semantics.finite import Finite, Network, TooLarge
+from ppcore.semantics.finite import Factor, Finite, Network, TooLarge
 from ppcore.semantics.finite_dist import finite_values, is_delta
 from ppcore.semantics.finite_ops import settings
-from ppcore.semantics.tensor import NotFinite, network
+from ppcore.semantics.tensor import NotFinite, contract, network, output_axis
+from ppcore.space import Space
 
 
 def solve_tensor(
@@ -53,7 +55,8 @@ def solve_tensor(
         if state >= len(values) or values[state] != evidence[name]:
             raise ZeroEvidenceError(f"Site {name!r} cannot be {evidence[name]}.")
         fixed[variable] = state
-    solution = FiniteSolution(factors, fixed, sites)
+    spaces = {str(n): s for n, s in zip(joint.output_names, joint.cod, strict=True)}
+    solution = FiniteSolution(factors, fixed, sites, spaces)
     if solution.log_evidence == -np.inf:
         shown = ", ".join(f"{n} = {_short(v)}" for n, v in evidence.items()) or "a factor"
         raise ZeroEvidenceError(
@@ -96,8 +99,14 @@ class FiniteSolution:
 
     solver = "tensor"
 
-    def __init__(self, factors: Factors, fixed: Mapping[int, int], sites: tuple[str, ...]):
-        self.factors, self.fixed, self.sites = factors, dict(fixed), sites
+    def __init__(
+        self,
+        factors: Factors,
+        fixed: Mapping[int, int],
+        sites: tuple[str, ...],
+        spaces: Mapping[str, Space],
+    ):
+        self.factors, self.fixed, self.sites, self.spaces = factors, dict(fixed), sites, spaces
         self.net = factors.net
         self._tree = self._grow(())
         self.log_evidence = float(self._tree.log_total)
@@ -178,19 +187,26 @@ class FiniteSolution:
             probs[j] = np.bincount(mine.ravel(), p.ravel(), len(values))
         return FiniteMarginal(values, probs.reshape((*value.shape, len(values))))
 
-    def joint(self, *sites: str) -> np.ndarray:
+    def table(self, *sites: str) -> np.ndarray:
         """p(sites | evidence): one axis for each element of each site, over its space's values.
 
-        The axes follow the variables of sampled sites; raises :class:`ModelError` for a computed
-        one, whose law is its :meth:`marginal`.
+        Raises :class:`NotExact` for a site whose space is not finite.
         """
-        scope: list[int] = []
+        net = copy(self.net)
+        net.values, net.labels = list(net.values), list(net.labels)
+        net.factors = []
+        axes: list[int] = []
         for site in sites:
             value = self.value(site)
-            if len(value.slots) != 1 or site not in self.net.labels:
-                raise ModelError(f"Site {site!r} is computed; ask for the marginal of it instead.")
-            scope.extend(int(v) for v in value.slots[0].reshape(-1))
-        return self.probabilities([tuple(scope)])[0]
+            space = self.spaces[site]
+            if finite_values(space) is None:
+                raise NotExact("tensor", site, f"its values are {space.support}, not a finite set.")
+            axes.extend(output_axis(net, value.at(j), space) for j in range(space.size))
+        scope = tuple(sorted({v for f in net.factors for v in f.scope} - set(axes)))
+        p = self.probabilities([scope])[0]
+        with np.errstate(divide="ignore"):
+            net.factors.append(Factor(scope, np.log(p)))
+        return contract(net, axes, only=True)
 
     def sample(self, key: Any, n: int) -> dict[str, np.ndarray]:
         """``n`` independent draws of all sites jointly: {site: array[n, *shape]}."""

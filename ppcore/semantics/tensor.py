@@ -233,11 +233,11 @@ def tensor(diagram: Diagram, inputs: Mapping[int, Any] | None = None) -> np.ndar
         axes.extend(int(v) for v in wires[-1].slots[0].reshape(-1))
     for value, space in zip(extend(net, diagram, wires, {}), diagram.cod, strict=True):
         for j in range(space.size):
-            axes.append(_axis(net, value.at(j), space))
+            axes.append(output_axis(net, value.at(j), space))
     return contract(net, axes)
 
 
-def _axis(net: Network, value: Finite, space: Space) -> int:
+def output_axis(net: Network, value: Finite, space: Space) -> int:
     """A new variable equal to a scalar value: an output wire is a copy, never the thing itself."""
     at = index_of(value, space, "output")
     support = finite_values(space)
@@ -249,8 +249,11 @@ def _axis(net: Network, value: Finite, space: Space) -> int:
     return new
 
 
-def contract(net: Network, axes: Sequence[int]) -> np.ndarray:
-    """Sum out every variable but ``axes``, along a path that opt_einsum chooses."""
+def contract(net: Network, axes: Sequence[int], only: bool = False) -> np.ndarray:
+    """Sum out every variable but ``axes``, along a path that opt_einsum chooses.
+
+    With ``only``, variables that are in no factor are left alone instead of summed over.
+    """
     import opt_einsum
 
     operands: list[Any] = []
@@ -258,7 +261,7 @@ def contract(net: Network, axes: Sequence[int]) -> np.ndarray:
     for f in net.factors:
         operands += [np.exp(f.log), list(f.scope)]
         seen.update(f.scope)
-    for v in [v for v in range(len(net.values)) if v not in seen]:
+    for v in [] if only else [v for v in range(len(net.values)) if v not in seen]:
         operands += [np.ones(len(net.values[v])), [v]]
     if not operands:
         return np.ones(())
@@ -338,6 +341,7 @@ __all__ = [
     "finite_space",
     "index_of",
     "network",
+    "output_axis",
     "stochastic",
     "tensor",
 ]
