@@ -13,6 +13,8 @@ import numpy as np
 from ppcore.contract import Contract, Invariant
 from ppcore.engine import Progress, Warm
 from ppcore.errors import StartError
+from ppcore.run import run
+from ppcore.target import DensityTarget
 
 
 class Carry(NamedTuple):
@@ -76,3 +78,17 @@ class Compiled(Walk):
     def block(self, key, target, tuned, carry, n):
         self.traces.append(n)
         return Walk.block(self, key, target, tuned, carry, n)
+
+
+def normal(x: Any, centre: Any) -> Any:
+    return -0.5 * jnp.sum((x - centre) ** 2)
+
+
+def target(*centre: float) -> DensityTarget:
+    return DensityTarget(normal, len(centre), np.array(centre))
+
+
+def go(engine: Any = None, at: Any = None, **settings: Any) -> Any:
+    """A short run of an engine on a normal target."""
+    settings = {"draws": 60, "chains": 3, "seed": 5, "progress": "off"} | settings
+    return run(engine or Walk(), at or target(1.0, 2.0), **settings)
