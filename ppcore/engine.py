@@ -64,6 +64,12 @@ class Engine(Protocol):
         What ``block`` promises for fixed ``tuned``.
     default_chains, default_draws : int
         Used when ``infer`` is not told.
+    compiled : bool, optional
+        True if ``init`` and ``block`` compile what they need themselves, so that warm-up and
+        sampling share one program; they are then called with arrays as they are. Without it,
+        ``run`` compiles them.
+    block_size : int, optional
+        Draws per call of ``block`` that suit the engine; ``run`` chooses otherwise.
     """
 
     contract: Contract

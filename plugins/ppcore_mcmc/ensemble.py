@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -232,6 +232,8 @@ class Ensemble:
     metric: str = "auto"
     rank: int = RANK
     contract: Invariant = field(default=Invariant(reversible=True), init=False)
+    compiled: ClassVar[bool] = True
+    block_size: ClassVar[int] = 64
     default_chains: int = field(default=64, init=False)
     default_draws: int = field(default=256, init=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -255,6 +255,8 @@ class NUTS:
     metric: str = "auto"
     rank: int = RANK
     contract: Invariant = field(default=Invariant(reversible=False), init=False)
+    compiled: ClassVar[bool] = True
+    block_size: ClassVar[int] = 100
     default_chains: int = field(default=4, init=False)
     default_draws: int = field(default=1000, init=False)
 
