@@ -13,13 +13,15 @@ class Support:
 
     ``name`` is the field's term ("real", "positive", "interval", "simplex",
     "corr_cholesky", "integer_interval", …). ``lower`` and ``upper`` hold constant bounds;
-    bounds that depend on other wires are None.
+    bounds that depend on other wires are None, and ``dependent`` is True: whether a value lies
+    inside can then only be told when the density is evaluated.
     """
 
     name: str = "real"
     lower: float | None = None
     upper: float | None = None
     discrete: bool = False
+    dependent: bool = False
 
     def __str__(self) -> str:
         if self.lower is None and self.upper is None:

@@ -122,9 +122,10 @@ def _support(constraint: Any, discrete: bool) -> Support:
         base = base.base_constraint
     name = type(base).__name__.strip("_")
     snake = "".join(("_" + c.lower()) if c.isupper() else c for c in name).strip("_")
-    lower = _constant(getattr(base, "lower_bound", None))
-    upper = _constant(getattr(base, "upper_bound", None))
-    return Support(_TERMS.get(snake, snake), lower, upper, discrete)
+    bounds = [getattr(base, "lower_bound", None), getattr(base, "upper_bound", None)]
+    lower, upper = map(_constant, bounds)
+    dependent = any(b is not None and _constant(b) is None for b in bounds)
+    return Support(_TERMS.get(snake, snake), lower, upper, discrete, dependent)
 
 
 _TERMS = {

@@ -23,6 +23,19 @@ def bijection(distribution: Any) -> Any:
     return biject_to(distribution.support)
 
 
+def supported_log_prob(box: Box, distribution: Any, value: Any) -> Any:
+    """log p(value), −inf outside a support that depends on other values.
+
+    Constant supports are checked once, when data are attached; NumPyro's densities do not check.
+    """
+    log_prob = distribution.log_prob(value)
+    if not box.dom[-1].support.dependent:
+        return log_prob
+    import jax.numpy as jnp
+
+    return jnp.where(distribution.support(jnp.asarray(value)), log_prob, -jnp.inf)
+
+
 class LogDensity(Handler):
     """Entries are unconstrained values z; records hold ``value`` and ``log_prob`` (summed)."""
 
@@ -33,7 +46,7 @@ class LogDensity(Handler):
         return x, {"value": x, "log_prob": distribution.log_prob(x).sum() + jacobian}
 
     def observed(self, box: Box, distribution: Any, value: Any) -> Any:
-        return {"log_prob": distribution.log_prob(value).sum()}
+        return {"log_prob": supported_log_prob(box, distribution, value).sum()}
 
     def factor(self, box: Box, log_weight: Any) -> Any:
         return {"log_prob": log_weight.sum()}
@@ -56,7 +69,7 @@ class Pointwise(Handler):
         return given, {}
 
     def observed(self, box: Box, distribution: Any, value: Any) -> Any:
-        return {"log_prob": distribution.log_prob(value)}
+        return {"log_prob": supported_log_prob(box, distribution, value)}
 
 
 class _Shapes(Handler):
