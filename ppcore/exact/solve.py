@@ -12,6 +12,7 @@ from ppcore.exact.protocol import NotExact, Solution
 
 SOLVERS: dict[str, str] = {
     "tensor": "ppcore.exact.tensor:solve_tensor",
+    "gaussian": "ppcore.exact.gaussian:solve_gaussian",
 }
 """Solver name -> "module:function", in the order in which they are tried."""
 
