@@ -22,6 +22,8 @@ def outside(array: np.ndarray, support: Support) -> str | None:
         bad = np.zeros(array.shape, bool)
         if not np.isfinite(array).all():
             bad |= ~np.isfinite(array)
+        if support.name == "boolean":
+            bad |= (array != 0) & (array != 1)
         if support.lower is not None:
             strict = support.name == "positive"
             bad |= (array <= support.lower) if strict else (array < support.lower)

@@ -111,7 +111,7 @@ def identify(
     except algorithm.Unidentifiable:
         found = None
     if found is None:
-        seen = [n for n in graph if n not in hidden]
+        seen = sorted(str(n) for n in graph if n not in hidden)
         raise NotIdentifiable(
             f"p({outcome} | do({', '.join(do)})"
             + (f", {', '.join(given)}" if given else "")

@@ -61,8 +61,8 @@ def prune(diagram: Diagram) -> Diagram:
         if not alive[k]:
             continue
         made = range(starts[k], starts[k] + len(node.box.cod))
-        box, kept = _narrow(node.box, [w in used for w in made])
-        out.append(Node(box, tuple(number[w] for w in node.inputs)))
+        box, kept, taken = _narrow(node.box, [w in used for w in made])
+        out.append(Node(box, tuple(number[node.inputs[i]] for i in taken)))
         for i in kept:
             number[made[i]] = count
             count += 1
@@ -70,24 +70,43 @@ def prune(diagram: Diagram) -> Diagram:
     return Diagram(diagram.dom, tuple(out), outputs, diagram.output_names)
 
 
-def _narrow(box: Box, used: list[bool]) -> tuple[Box, list[int]]:
-    """A scan or plate without unused outputs; which outputs are left."""
-    everything = list(range(len(box.cod)))
+def _narrow(box: Box, used: list[bool]) -> tuple[Box, list[int], list[int]]:
+    """A scan or plate without what nobody reads; which outputs and which inputs are left."""
+    everything, inputs = list(range(len(box.cod))), list(range(len(box.dom)))
     if box.op not in ("scan", "plate") or box.body is None:
-        return box, everything
+        return box, everything, inputs
     k = box.spec.carry if box.op == "scan" else 0
     kept = [i for i in everything if i < k or used[i]]
     body = box.body
-    if len(kept) < len(everything) or box.op == "scan":
-        cut = Diagram(
-            body.dom,
-            body.nodes,
-            tuple(body.outputs[i] for i in kept),
-            tuple(body.output_names[i] for i in kept),
-        )
-        body = prune(cut)
+    cut = Diagram(
+        body.dom,
+        body.nodes,
+        tuple(body.outputs[i] for i in kept),
+        tuple(body.output_names[i] for i in kept),
+    )
+    body, taken = _without_idle_inputs(prune(cut), k)
     spec = box.spec
     if box.op == "scan":
-        spec = replace(spec, ys=sum(1 for i in kept if k <= i < k + spec.ys))
+        n = spec.carry + spec.xs
+        xs = sum(1 for i in taken if k <= i < n)
+        spec = replace(spec, ys=sum(1 for i in kept if k <= i < k + spec.ys), xs=xs)
     cod: tuple[Space, ...] = tuple(box.cod[i] for i in kept)
-    return replace(box, cod=cod, spec=spec, body=body), kept
+    dom = tuple(box.dom[i] for i in taken)
+    return replace(box, dom=dom, cod=cod, spec=spec, body=body), kept, taken
+
+
+def _without_idle_inputs(body: Diagram, carry: int) -> tuple[Diagram, list[int]]:
+    """A body without the inputs behind its carry that nothing uses."""
+    read = {w for n in body.nodes for w in n.inputs} | set(body.outputs)
+    taken = [i for i in range(len(body.dom)) if i < carry or i in read]
+    if len(taken) == len(body.dom):
+        return body, taken
+    gone = len(body.dom) - len(taken)
+    number = {old: new for new, old in enumerate(taken)}
+
+    def move(w: int) -> int:
+        return number[w] if w < len(body.dom) else w - gone
+
+    nodes = tuple(Node(n.box, tuple(map(move, n.inputs))) for n in body.nodes)
+    dom = tuple(body.dom[i] for i in taken)
+    return Diagram(dom, nodes, tuple(map(move, body.outputs)), body.output_names), taken
