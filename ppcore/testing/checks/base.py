@@ -26,6 +26,8 @@ class Check:
         Yields one finding per model; statistical ones spend ``session.alpha`` each.
     statistical : bool
         Whether it can reject a correct engine by chance.
+    manners : bool
+        Whether it is about the protocol (shapes, seeds, traces) and not about a distribution.
     """
 
     name: str
@@ -33,3 +35,4 @@ class Check:
     applies: Callable[[Subject], bool]
     run: Callable[[Session], Iterator[Finding]]
     statistical: bool = False
+    manners: bool = False

@@ -16,7 +16,7 @@ from ppcore.testing.models import CheckModel, feature_scale, raw_features, simul
 from ppcore.testing.result import Finding
 from ppcore.testing.session import Session
 
-PARTICLES = 64
+PARTICLES = 16
 BATCHES = 4
 STAKES = np.array([0.01, 0.03, 0.1, 0.3, 0.8])
 CAP, SLACK = 50.0, 0.02

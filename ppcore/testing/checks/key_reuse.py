@@ -32,4 +32,5 @@ CHECK = Check(
     law="no key is used twice",
     applies=lambda s: s.engine is not None,
     run=run,
+    manners=True,
 )

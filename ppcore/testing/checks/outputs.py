@@ -51,4 +51,5 @@ CHECK = Check(
     law="draws, stats and carry are what the protocol says",
     applies=lambda s: s.engine is not None,
     run=run,
+    manners=True,
 )

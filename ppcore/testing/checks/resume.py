@@ -51,4 +51,5 @@ CHECK = Check(
     law="resume equals uninterrupted",
     applies=lambda s: s.engine is not None,
     run=run,
+    manners=True,
 )

@@ -44,4 +44,5 @@ CHECK = Check(
     law="draws are a function of the key",
     applies=lambda s: s.engine is not None,
     run=run,
+    manners=True,
 )

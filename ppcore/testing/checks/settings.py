@@ -33,4 +33,5 @@ CHECK = Check(
     law="unknown settings are refused",
     applies=lambda s: s.engine is not None,
     run=run,
+    manners=True,
 )

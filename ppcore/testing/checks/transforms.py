@@ -71,10 +71,12 @@ TRANSFORMS = Check(
     law="jit, vmap and loop agree",
     applies=lambda s: s.engine is not None,
     run=run,
+    manners=True,
 )
 TRACES = Check(
     name="one_trace",
     law="one trace per shape",
     applies=lambda s: s.engine is not None,
     run=run_traces,
+    manners=True,
 )

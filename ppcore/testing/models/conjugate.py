@@ -34,10 +34,14 @@ class NormalTarget:
         return cls(*leaves)
 
     def log_prior(self, x: Any) -> Any:
-        return stats.norm.logpdf(x).sum()
+        return self.parts(x)[0]
 
     def log_likelihood(self, x: Any) -> Any:
-        return stats.norm.logpdf(self.y, x).sum()
+        return self.parts(x)[1].sum()
+
+    def parts(self, x: Any) -> tuple[Any, Any]:
+        """``(log_prior, terms)`` with one log-likelihood term per datum, float[2m]."""
+        return stats.norm.logpdf(x).sum(), stats.norm.logpdf(self.y, x).ravel()
 
     def log_density(self, x: Any) -> Any:
         return self.log_prior(x) + self.beta * self.log_likelihood(x)
@@ -46,7 +50,7 @@ class NormalTarget:
         return random.normal(key, (n, 2), self.y.dtype)
 
     def constrain(self, x: Any) -> dict[str, Any]:
-        return {"theta": x}
+        return {"x": x}
 
     def tempered(self, beta: Any) -> NormalTarget:
         return replace(self, beta=beta)

@@ -84,6 +84,15 @@ class TemperedAncestors(AnnealedSMC):
         return reweight(flat, (jnp.log(w) - jnp.log(odds))[index])
 
 
+class WeightsOfSlots(AnnealedSMC):
+    """Weights stay with the slots while multinomial ancestors move: slots are exchangeable given
+    the weights, so this is proper after all, with needless variance."""
+
+    def resample(self, key: Any, population: Population) -> Population:
+        index = self.ancestors(key, population.weights)
+        return Population(population.x[index], population.log_weight, population.log_z)
+
+
 CYCLE = Cycle(RandomWalk(), HMC())
 CONTROLS = tuple(
     Animal(subject, note, control=True)
@@ -128,6 +137,8 @@ CONTROLS = tuple(
          "SMC that resamples only when the effective size is low"),
         (weighted("smc_tempered_ancestors", TemperedAncestors()),
          "resampling from tempered weights, corrected"),
+        (weighted("smc_weights_of_slots", WeightsOfSlots()),
+         "weights stay with the slots: right for multinomial ancestors"),
         (mapped("affine_map", Affine()), "an affine map"),
         (mapped("coupling_map", Coupling()), "an affine coupling"),
         (mapped("sinh_arcsinh_map", SinhArcsinh()), "an elementwise map"),

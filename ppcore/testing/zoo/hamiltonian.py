@@ -66,17 +66,17 @@ class NoTurnOnRejection(GeneralisedHMC):
 
 
 class SubtreeOffByOne(SmallNUTS):
-    """The window that is sampled reaches one state too far to the right."""
+    """A draw from a window loses its first state, as a subtree that counts from one does."""
 
     def window(self, a: Any, size: Any) -> Any:
-        return super().window(a, size + 1)
+        return super().window(jnp.where(size > 1, a + 1, a), jnp.where(size > 1, size - 1, size))
 
 
 class SubtreesUnchecked(SmallNUTS):
-    """Only the pairs of the new half are checked for a turn, not the larger subtrees."""
+    """Only the window as a whole is checked for a turn, not the subtrees of its new half."""
 
     def subtrees(self, start: Any, doubling: int) -> Iterator[tuple[Any, Any]]:
-        return super().subtrees(start, min(doubling, 0))
+        return iter(())
 
 
 class LastOfTrajectory(SmallNUTS):
@@ -155,9 +155,9 @@ MUTANTS = (
            "stops at the first turn and takes that state", killers=PAIRED),
     Animal(running("ghmc_no_turn", NoTurnOnRejection(), 0.6, auxiliary=("p",)),
            "a persistent momentum that does not turn round on rejection", killers=PAIRED),
-    Animal(running("nuts_subtree_off_by_one", SubtreeOffByOne(), 0.2),
-           "the sampled window is one state too long", killers=PAIRED),
-    Animal(running("nuts_subtrees_unchecked", SubtreesUnchecked(), 0.6),
+    Animal(running("nuts_subtree_off_by_one", SubtreeOffByOne(), 0.45),
+           "a draw from a window loses its first state", killers=PAIRED),
+    Animal(running("nuts_subtrees_unchecked", SubtreesUnchecked(), 0.3),
            "inner subtrees are not checked for a turn", killers=PAIRED),
     Animal(running("nuts_last_state", LastOfTrajectory(), 0.2),
            "takes an end of the trajectory instead of a weighted draw", killers=PAIRED),

@@ -57,7 +57,7 @@ class TemperedLikelihood(Ratio):
 
 class RoundedDensity(Ratio):
     def score(self, target: Any, x: Any) -> Any:
-        return jnp.round(target.log_density(x))
+        return 3.0 * jnp.round(target.log_density(x) / 3.0)
 
 
 class KeyReused(RandomWalk):
@@ -107,24 +107,33 @@ class ResampleUntilAccept(RandomWalk):
     """Proposes up to eight times and takes the first that is accepted."""
 
     def step(self, key: Any, target: Any, state: Any, params: Any) -> tuple[Any, Any]:
-        x, done = state.x, jnp.asarray(False)
-        for k in random.split(key, 8):
-            y, _ = super().step(k, target, state, params)
-            x = jnp.where(done, x, y.x)
-            done = done | jnp.any(y.x != state.x)
+        walk = RandomWalk()
+
+        def one(carry: Any, k: Any) -> tuple[Any, None]:
+            x, done = carry
+            moved, _ = walk.step(k, target, state, params)
+            return (jnp.where(done, x, moved.x), done | jnp.any(moved.x != state.x)), None
+
+        keys = random.split(key, 8)
+        (x, _), _ = jax.lax.scan(one, (state.x, jnp.asarray(False)), keys)
         return Position(x), {}
 
 
 class StopsWhenUphill(RandomWalk):
-    """Up to four steps, but stops as soon as the log density has gone up."""
+    """Up to eight steps, but stops as soon as the log density has gone up."""
 
     def step(self, key: Any, target: Any, state: Any, params: Any) -> tuple[Any, Any]:
-        begun, done = target.log_density(state.x), jnp.asarray(False)
-        for k in random.split(key, 4):
-            moved, _ = super().step(k, target, state, params)
-            state = Position(jnp.where(done, state.x, moved.x))
-            done = done | (target.log_density(state.x) > begun)
-        return state, {}
+        begun, walk = target.log_density(state.x), RandomWalk()
+
+        def one(carry: Any, k: Any) -> tuple[Any, None]:
+            x, done = carry
+            moved, _ = walk.step(k, target, Position(x), params)
+            x = jnp.where(done, x, moved.x)
+            return (x, done | (target.log_density(x) > begun)), None
+
+        keys = random.split(key, 8)
+        (x, _), _ = jax.lax.scan(one, (state.x, jnp.asarray(False)), keys)
+        return Position(x), {}
 
 
 class ProposalDensityMissing(Independence):
@@ -191,7 +200,7 @@ MUTANTS = (
     Animal(running("tempered_likelihood", TemperedLikelihood()),
            "samples the likelihood to the power 0.8", killers=RATIOS),
     Animal(running("rounded_density", RoundedDensity()),
-           "the log density is rounded to integers", killers=RATIOS),
+           "the log density is rounded to multiples of three", killers=RATIOS),
     Animal(running("key_reused", KeyReused()),
            "proposal and acceptance draw from one key", killers=("key_reuse",)),
     Animal(running("drifting_proposal", DriftingProposal()),

@@ -45,9 +45,11 @@ class MeanOfLogs(AnnealedSMC):
 
 
 class WeightsKept(AnnealedSMC):
+    """Every particle keeps its ancestor's weight after it was chosen by that weight."""
+
     def resample(self, key: Any, population: Population) -> Population:
-        end = super().resample(key, population)
-        return Population(end.x, population.log_weight, end.log_z)
+        index = self.ancestors(key, population.weights)
+        return Population(population.x[index], population.log_weight[index], population.log_z)
 
 
 class AncestorsOffByOne(AnnealedSMC):

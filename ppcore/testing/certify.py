@@ -1,0 +1,99 @@
+"""Check an engine by name and issue its certificate."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ppcore import registry
+from ppcore.contract import Contract, Density, describe
+from ppcore.errors import UnsupportedError
+from ppcore.testing import certificate as certificates
+from ppcore.testing.certificate import Certificate
+from ppcore.testing.result import Report, write_log
+from ppcore.testing.subject import Subject
+from ppcore.testing.suite import Plan, run_suite
+
+
+def subject_of(
+    name: str, engine: Any, contract: Contract, expected_failures: Mapping[str, str] | None = None
+) -> Subject:
+    """An installed engine as a subject, by the contract that it is listed with.
+
+    Raises
+    ------
+    UnsupportedError
+        If the engine walks no chain, so that these checks have nothing to run.
+    """
+    if not hasattr(engine, "block"):
+        raise UnsupportedError(
+            f"{name!r} ({describe(contract)}) draws without a chain; the checks of "
+            "`ppcore check` are for engines with `warmup`, `init` and `block`."
+            + (" Exact solvers are compared with enumeration instead." * isinstance(
+                contract, Density))
+        )
+    return Subject(name, contract, engine=engine, expected_failures=dict(expected_failures or {}))
+
+
+def check_engine(
+    name: str,
+    settings: Mapping[str, Any] | None = None,
+    plan: Plan | None = None,
+    log: Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Report:
+    """Run the suite on an installed engine.
+
+    Parameters
+    ----------
+    name : str
+        As in ``ppcore engines``.
+    settings : mapping, optional
+        Its constructor's arguments.
+    plan : Plan, optional
+    log : path, optional
+        JSON lines of every result, e-values included, are appended there.
+    progress : callable, optional
+    """
+    spec = registry.spec(name)
+    engine = registry.engine(name, dict(settings or {}))
+    report = run_suite(subject_of(name, engine, spec.contract), plan, progress)
+    if log is not None:
+        write_log(log, report.results)
+    return report
+
+
+def issue(name: str, report: Report, plan: Plan, path: Path | None = None) -> Certificate:
+    """Write the certificate of a whole suite (not of a part chosen by ``only``)."""
+    spec = registry.spec(name)
+    module = module_of(spec.load)
+    made = Certificate(
+        engine=name,
+        version=str(spec.origin) if spec.origin else "",
+        code=certificates.code_hash(module) if module else "unknown",
+        passed=report.ok,
+        resolution=report.resolution,
+        budget=plan.budget,
+        seed=plan.seed,
+        tests=len(report.results),
+        contract=describe(spec.contract),
+        verdict=report.verdict,
+        date=datetime.date.today().isoformat(),
+    )
+    certificates.write(made, path)
+    return made
+
+
+def module_of(load: Any) -> str | None:
+    """The module that a spec's ``load`` names."""
+    if isinstance(load, str):
+        return load.partition(":")[0]
+    return getattr(load, "__module__", None)
+
+
+def with_seed(plan: Plan, seed: int | None) -> Plan:
+    """The plan under another seed, or as it is."""
+    return plan if seed is None else replace(plan, seed=seed)
