@@ -16,14 +16,19 @@ ppcore.errors.UnknownNameError: There is no distribution 'Nromal'. Did you mean 
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from ppcore.errors import ModelError, UnknownNameError, did_you_mean
 
+# Built from ppcore.repaired, which says why.
+_REPAIRED = ("BetaBinomial",)
 _METHODS = ("expand", "to_event", "mask")
 _MODULES = {
     "dist": "numpyro.distributions",
@@ -56,7 +61,7 @@ class Description:
 
     def mask(self, mask: Any) -> Description:
         """Where ``mask`` is False the log density counts as zero."""
-        return Description("method", "mask", (("self", self), ("mask", mask)))
+        return Description("method", "mask", (("self", self), ("mask", _stacked(mask))))
 
     def __repr__(self) -> str:
         if self.kind == "method":
@@ -80,8 +85,6 @@ def lookup(kind: str, name: str) -> Any:
 
     Raises :class:`UnknownNameError` with a suggestion if there is none.
     """
-    import importlib
-
     module = importlib.import_module(_MODULES[kind])
     found = getattr(module, name, None)
     if found is None or name.startswith("_"):
@@ -115,6 +118,8 @@ class _Factory:
             ) from None
         flat: list[tuple[str, Any]] = []
         for key, value in bound.arguments.items():
+            if not key.endswith("shape"):
+                value = _stacked(value)
             if signature.parameters[key].kind is inspect.Parameter.VAR_POSITIONAL:
                 flat.extend(("*", v) for v in value)
             else:
@@ -123,6 +128,16 @@ class _Factory:
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}({_parameters(_signature(self.kind, self.name))})>"
+
+
+def _stacked(value: Any) -> Any:
+    """A list of numbers or of random values as one array; any other value as it is."""
+    if not isinstance(value, (list, tuple)) or not value:
+        return value
+    items = [_stacked(v) for v in value]
+    if all(isinstance(v, (int, float)) or hasattr(v, "__array_function__") for v in items):
+        return np.stack(items)
+    return value
 
 
 def _parameters(signature: inspect.Signature) -> str:
@@ -149,8 +164,6 @@ class _Catalogue:
         return _entry(self._kind, name)
 
     def __dir__(self) -> list[str]:
-        import importlib
-
         return [n for n in dir(importlib.import_module(_MODULES[self._kind])) if n[0] != "_"]
 
 
@@ -172,8 +185,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    import importlib
-
     module = importlib.import_module(_MODULES["dist"])
     return [n for n in dir(module) if n[0].isupper()]
 
@@ -202,6 +213,8 @@ def build(description: Description, fill: Callable[[Any], Any]) -> Any:
         (_, base), (_, argument) = description.arguments
         return getattr(value(base), description.name)(value(argument))
     found = lookup(description.kind, description.name)
+    if description.kind == "dist" and description.name in _REPAIRED:
+        found = getattr(importlib.import_module("ppcore.repaired"), description.name)
     if not description.arguments and not callable(found):
         return found
     if not description.arguments and description.kind == "constraints":

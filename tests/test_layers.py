@@ -15,7 +15,7 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").glob("ppcore_*"))
 LAYERS = (
     ("errors", "contract", "hooks", "registry", "precision"),
     ("space", "diagram", "supports"),
-    ("dist", "ops", "math", "recording"),
+    ("repaired", "dist", "ops", "math", "recording"),
     ("semantics",),
     ("rewrite", "exact", "causal"),
     ("target", "model_target"),

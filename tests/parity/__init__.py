@@ -1,0 +1,1 @@
+"""The same models declared in ppcore and written directly in NumPyro."""
