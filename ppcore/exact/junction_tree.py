@@ -216,9 +216,6 @@ class JunctionTree:
 
     def single(self, variable: int) -> np.ndarray:
         """p(variable): float[card]."""
-        if variable not in self.plan.home:
-            n = self.cards[variable]
-            return np.full(n, 1 / n)
         i, axes = self.plan.home[variable]
         found = self.beliefs()[i].sum(axes)
         return found / found.sum()  # type: ignore[no-any-return]
@@ -226,10 +223,10 @@ class JunctionTree:
     def joint(self, variables: tuple[int, ...]) -> np.ndarray | None:
         """p(variables), one axis each, if some clique holds them all."""
         p = self.plan
-        if len(variables) == 1:
-            return self.single(variables[0])
         if any(v not in p.home for v in variables):
             return None
+        if len(variables) == 1:
+            return self.single(variables[0])
         want = set(variables)
         i = next((i for i, c in enumerate(p.scopes) if want <= set(c)), None)
         if i is None:

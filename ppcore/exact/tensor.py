@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -68,19 +68,24 @@ def solve_tensor(
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """A network with its tables ready: exp(log − max), spans, and the maxima."""
+    """A network with its tables ready: exp(log − max), spans, and the maxima.
+
+    ``defines`` holds for each factor the variable that is a function of its others, or −1.
+    """
 
     net: Network
     scopes: tuple[tuple[int, ...], ...]
     logs: tuple[np.ndarray, ...]
     tables: tuple[np.ndarray, ...]
     spans: tuple[float, ...]
+    defines: tuple[int, ...]
     offset: float
 
     @classmethod
     def of(cls, net: Network) -> Factors:
-        scopes, logs, tables, spans, offset = [], [], [], [], 0.0
-        for f in net.factors:
+        scopes, logs, tables, spans, defines, offset = [], [], [], [], [], 0.0
+        derived = {f: v for v, f in net.derived.items()}
+        for k, f in enumerate(net.factors):
             top = float(f.log.max()) if f.log.size else 0.0
             offset += top
             if not f.scope:
@@ -91,7 +96,20 @@ class Factors:
             logs.append(log)
             tables.append(np.exp(log))
             spans.append(-float(low))
-        return cls(net, tuple(scopes), tuple(logs), tuple(tables), tuple(spans), offset)
+            defines.append(derived.get(k, -1))
+        return cls(
+            net, tuple(scopes), tuple(logs), tuple(tables), tuple(spans), tuple(defines), offset
+        )
+
+    def needed(self, wanted: Collection[int]) -> list[int]:
+        """Factors without those of functions of other variables that nobody asks for."""
+        asked = set(wanted)
+        keep = []
+        for i in sorted(range(len(self.scopes)), key=lambda i: self.defines[i], reverse=True):
+            if self.defines[i] < 0 or self.defines[i] in asked:
+                keep.append(i)
+                asked.update(self.scopes[i])
+        return sorted(keep)
 
 
 class FiniteSolution:
@@ -114,22 +132,22 @@ class FiniteSolution:
     def _grow(self, extra: tuple[tuple[int, ...], ...]) -> JunctionTree:
         """The tree given the evidence; ``extra`` scopes are made to lie inside a clique."""
         f, fixed = self.factors, self.fixed
+        offset = f.offset
         scopes: list[tuple[int, ...]] = []
-        tables, logs = list(f.tables), list(f.logs)
-        offset, spans = f.offset, list(f.spans)
-        scalars = []
-        for i, scope in enumerate(f.scopes):
-            if any(v in fixed for v in scope):
+        tables, logs, spans = [], [], []
+        for i in f.needed({v for scope in extra for v in scope}):
+            scope, table, log = f.scopes[i], f.tables[i], f.logs[i]
+            if not fixed.keys().isdisjoint(scope):
                 at = tuple(fixed.get(v, slice(None)) for v in scope)
-                tables[i], logs[i] = tables[i][at], logs[i][at]
+                table, log = table[at], log[at]
                 scope = tuple(v for v in scope if v not in fixed)
                 if not scope:
-                    scalars.append(i)
+                    offset += float(log)
+                    continue
             scopes.append(scope)
-        for i in reversed(scalars):
-            offset += float(logs[i])
-            for part in (scopes, tables, logs, spans):
-                del part[i]
+            tables.append(table)
+            logs.append(log)
+            spans.append(f.spans[i])
         for scope in extra:
             shape = tuple(self.net.cards[v] for v in scope)
             scopes.append(scope)
@@ -212,6 +230,11 @@ class FiniteSolution:
         """``n`` independent draws of all sites jointly: {site: array[n, *shape]}."""
         drawn = self._tree.sample(generator(key), n)
         drawn.update({v: np.full(n, state) for v, state in self.fixed.items()})
+        for v, k in sorted(self.net.derived.items()):
+            if v not in drawn:
+                *above, _ = self.net.factors[k].scope
+                code = self.net.factors[k].log.argmax(-1)
+                drawn[v] = code[tuple(drawn[u] for u in above)]
         return {site: settings(self.net.sites[site], drawn, n) for site in self.sites}
 
 

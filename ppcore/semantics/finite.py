@@ -167,12 +167,15 @@ class Network:
         Their product is the joint density of all variables.
     sites : dict of str to Finite
         Every named site as a function of the variables.
+    derived : dict of int to int
+        Variables that are functions of others, and the factor that says which.
     """
 
     values: list[np.ndarray] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     factors: list[Factor] = field(default_factory=list)
     sites: dict[str, Finite] = field(default_factory=dict)
+    derived: dict[int, int] = field(default_factory=dict)
 
     @property
     def cards(self) -> tuple[int, ...]:
@@ -235,7 +238,7 @@ class Network:
         if combos <= 64 or len(value.slots) < 2:
             return value
         values, codes = np.unique(value.table, return_inverse=True)
-        if len(values) * 4 > combos:
+        if len(values) * 3 > combos * 2:
             return value
         codes = codes.reshape(value.table.shape)
         made = self.fresh(value.shape, values, label)
@@ -245,4 +248,7 @@ class Network:
         )
         with np.errstate(divide="ignore"):
             self.add((*value.slots, made.slots[0]), np.log(hit.astype(float)))
+        ids = made.slots[0].reshape(-1)
+        first = len(self.factors) - len(ids)
+        self.derived.update((int(v), first + i) for i, v in enumerate(ids))
         return made

@@ -70,7 +70,7 @@ def apply(box: Box, values: list[Finite], network: Network) -> list[Finite]:
         return [constant(v) for v in _call(box, fn, [v.table for v in values])]
     if box.op == "stochastic":
         return _generic(box, values)
-    if fn is not None and (isinstance(fn, np.ufunc) or box.op in _ELEMENTWISE):
+    if fn is not None and (_is_elementwise(fn) or box.op in _ELEMENTWISE):
         made = _elementwise(box, fn, values)
         return [network.compress(made, str(box))] if made is not None else _generic(box, values)
     found = None
@@ -81,6 +81,10 @@ def apply(box: Box, values: list[Finite], network: Network) -> list[Finite]:
     elif box.op in _SUMS:
         found = _reduced(box, values[0], network)
     return [found] if found is not None else _generic(box, values)
+
+
+def _is_elementwise(fn: Any) -> bool:
+    return isinstance(fn, np.ufunc) and fn.signature is None  # np.matmul has a signature
 
 
 def _call(box: Box, fn: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
