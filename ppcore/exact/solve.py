@@ -8,10 +8,13 @@ from typing import Any
 
 from ppcore.diagram import Diagram
 from ppcore.errors import SettingsError, did_you_mean
+from ppcore.exact.chain import NoChain
 from ppcore.exact.protocol import NotExact, Solution
 
 SOLVERS: dict[str, str] = {
+    "forward_backward": "ppcore.exact.forward_backward_solver:solve_forward_backward",
     "tensor": "ppcore.exact.tensor:solve_tensor",
+    "kalman": "ppcore.exact.kalman_solver:solve_kalman",
     "gaussian": "ppcore.exact.gaussian:solve_gaussian",
 }
 """Solver name -> "module:function", in the order in which they are tried."""
@@ -49,6 +52,7 @@ def solve(
             return solver(joint, tuple(data), dict(evidence))  # type: ignore[no-any-return]
         except NotExact as reason:
             reasons.append(reason)
+    reasons = [r for r in reasons if not isinstance(r, NoChain)] or reasons
     if len(reasons) == 1:
         raise reasons[0]
     detail = "".join(f"\n  {r.solver}: {r.box!r}: {r.why}" for r in reasons)
