@@ -167,6 +167,17 @@ class ModelKernel:
         """
         return invert(self, prior)
 
+    def draw(self, detail: str = "sites") -> str:
+        """The kernel's diagram as SVG text, the given sites as open wires at the top."""
+        from ppcore.diagram.draw import draw_svg
+
+        names = [*[None] * len(self.data), *self.given]
+        opened = range(len(self.data), len(names))
+        return draw_svg(self.explicit(), detail, input_names=names, shown=opened)
+
+    def _repr_svg_(self) -> str | None:
+        return self.draw() if self.diagram is not None else None
+
     def __repr__(self) -> str:
         how = "" if self.diagram is not None else ", by inference"
         return f"<kernel {self.name}: {', '.join(self.given)} → {', '.join(self.outputs)}{how}>"

@@ -32,17 +32,18 @@ def condense(
     detail: str = "sites",
     input_names: Sequence[str | None] = (),
     observed: Collection[str] = (),
+    shown: Collection[int] = (),
 ) -> Diagram:
     """The diagram to draw: every box has a :class:`Label` as its ``spec``.
 
     With ``detail="sites"`` each group of deterministic array operations through which one result
     is computed becomes one box, and wires that carry data only are left out; a pointer at them
-    stays in the text. With ``detail="boxes"`` nothing is left out.
+    stays in the text. With ``detail="boxes"`` nothing is left out. Inputs in ``shown`` are no data.
     """
     flat = flatten(diagram)
     hide = detail == "sites" and any(b.op in ("sample", "observe") for b in flat.boxes())
     names = list(input_names) + [None] * (len(flat.dom) - len(input_names))
-    hidden = frozenset(range(len(flat.dom))) if hide else frozenset()
+    hidden = frozenset(range(len(flat.dom))) - set(shown) if hide else frozenset()
     unnamed = "data" if hide else "·"
     return _Picture(flat, detail, [n or unnamed for n in names], hidden, set(observed)).build(None)
 
@@ -67,7 +68,7 @@ class _Picture:
             self.made.extend([k] * len(box.cod))
             self.names.extend(_wire_names(box))
             known = all(w in self.hidden for w in node.inputs) and _is_operation(box)
-            if known and self.sites and self.hidden:
+            if known and self.sites and self.hidden and box.name is None:
                 self.hidden.update(range(first, len(self.made)))
         self.group = list(range(len(d.nodes)))
         if self.sites:

@@ -53,6 +53,7 @@ def draw_svg(
     *,
     input_names: Sequence[str | None] = (),
     observed: Collection[str] = (),
+    shown: Collection[int] = (),
 ) -> str:
     """The diagram as SVG text; equal input gives equal text, byte for byte.
 
@@ -70,6 +71,8 @@ def draw_svg(
         What to call the input wires.
     observed : collection of str, optional
         Sites to shade besides boxes with ``op="observe"``.
+    shown : collection of int, optional
+        Inputs that are open wires rather than data: drawn with ``detail="sites"`` too.
 
     Raises
     ------
@@ -84,8 +87,10 @@ def draw_svg(
     """
     if detail not in DETAILS:
         raise SettingsError(f"detail={detail!r} is not known. {did_you_mean(detail, DETAILS)}")
-    picture = nest(condense(diagram, detail, input_names, observed))
-    given = [*input_names, *[None] * len(diagram.dom)]
+    picture = nest(condense(diagram, detail, input_names, observed, shown))
+    given = [*input_names, *[None] * (len(diagram.dom) - len(input_names))]
+    if len(picture.dom) < len(given):
+        given = [given[i] for i in sorted(shown)]
     names = [given[i] or space_text(s) for i, s in enumerate(picture.dom)]
     sites = detail == "sites"
     return _Writer(sites).svg(Placer(sites).block(picture, names))
