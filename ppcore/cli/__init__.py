@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ppcore import registry
+from ppcore.cli import check
 from ppcore.errors import PPCoreError, SettingsError, did_you_mean
 
 
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--engine", help="an engine of `ppcore engines`")
     demo.add_argument("--seed", type=int, default=1)
     demo.add_argument("--out", default="demo_output", metavar="DIR", help="where to save the fits")
+    check.add_parser(command)
     return parser
 
 

@@ -51,15 +51,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _engine(arguments: argparse.Namespace) -> int:
+    from ppcore import registry
+    from ppcore.run import cache
     from ppcore.testing.certify import check_engine, issue
     from ppcore.testing.zoo import animals
 
+    cache.enable()
     plan = _plan(arguments)
     name = arguments.name
     log = Path(arguments.log) if arguments.log else None
     part = bool(arguments.only or arguments.model or arguments.set)
-    from ppcore import registry
-
     progress = _progress if sys.stderr.isatty() else None
     if name not in registry.catalog().engines and name in animals():
         from ppcore.testing.result import write_log
@@ -84,6 +85,7 @@ def _engine(arguments: argparse.Namespace) -> int:
 def _zoo(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
+    from ppcore.run import cache
     from ppcore.testing.result import write_log
     from ppcore.testing.zoo.matrix import headline, run_zoo, summary, verdicts, zoo_plan
     from ppcore.testing.zoo.write import write
@@ -100,7 +102,7 @@ def _zoo(arguments: argparse.Namespace) -> int:
         killed = ", ".join(sighting.killed_by) or "-"
         print(f"[{done:3}/{total}] {sighting.name:<{width}} {killed}", flush=True)
 
-    found = run_zoo(plan=plan, progress=show)
+    found = run_zoo(plan=plan, progress=show, prepare=cache.enable)
     said = verdicts(found)
     wrong = [n for n, v in said.items() if v in ("missed", "false alarm")]
     if arguments.log:

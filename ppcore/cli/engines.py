@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
 from ppcore import registry
 from ppcore.contract import Contract
 from ppcore.registry import Catalog, EngineSpec
+from ppcore.testing import certificate
+from ppcore.testing.certificate import Certificate
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -19,8 +21,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(as_data(known), indent=2))
         return 0
-    rows = [_row(spec) for _, spec in sorted(known.engines.items())]
-    for line in columns([("ENGINE", "CONTRACT", "FROM", "AVAILABLE", "SUMMARY"), *rows]):
+    issued = certificate.read()
+    rows = [_row(spec, issued) for _, spec in sorted(known.engines.items())]
+    for line in columns([("ENGINE", "CONTRACT", "FROM", "AVAILABLE", "CHECKED", "SUMMARY"), *rows]):
         print(line)
     for line in problems(known):
         print(line)
@@ -46,6 +49,7 @@ def problems(known: Catalog) -> Iterator[str]:
 def as_data(known: Catalog) -> dict[str, Any]:
     """The catalogue as JSON-able data."""
     engines = []
+    issued = certificate.read()
     for name, spec in sorted(known.engines.items()):
         engines.append(
             {
@@ -57,6 +61,7 @@ def as_data(known: Catalog) -> dict[str, Any]:
                 "reference": spec.reference,
                 "origin": asdict(spec.origin) if spec.origin else None,
                 "unavailable": registry.unavailable(spec),
+                "certificate": asdict(issued[name]) if name in issued else None,
             }
         )
     plugins = [{**asdict(p.origin), "blocked": p.blocked, "error": p.error} for p in known.plugins]
@@ -95,6 +100,8 @@ def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
 
 
-def _row(spec: EngineSpec) -> tuple[str, ...]:
+def _row(spec: EngineSpec, issued: Mapping[str, Certificate]) -> tuple[str, ...]:
     available = "yes" if registry.unavailable(spec) is None else "no"
-    return (spec.name, contract_text(spec.contract), str(spec.origin), available, spec.summary)
+    checked = certificate.status(issued.get(spec.name), certificate.module_of(spec.load))
+    law = contract_text(spec.contract)
+    return (spec.name, law, str(spec.origin), available, checked, spec.summary)

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -136,6 +135,8 @@ def status(certificate: Certificate | None, module: str | None) -> str:
     return certificate.short
 
 
-def as_data(certificates: Mapping[str, Certificate]) -> dict[str, Any]:
-    """JSON-ready form."""
-    return {name: asdict(c) for name, c in certificates.items()}
+def module_of(load: Any) -> str | None:
+    """The module that a spec's ``load`` names."""
+    if isinstance(load, str):
+        return load.partition(":")[0]
+    return getattr(load, "__module__", None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ def check_engine(
 def issue(name: str, report: Report, plan: Plan, path: Path | None = None) -> Certificate:
     """Write the certificate of a whole suite (not of a part chosen by ``only``)."""
     spec = registry.spec(name)
-    module = module_of(spec.load)
+    module = certificates.module_of(spec.load)
     made = Certificate(
         engine=name,
         version=str(spec.origin) if spec.origin else "",
@@ -85,15 +84,3 @@ def issue(name: str, report: Report, plan: Plan, path: Path | None = None) -> Ce
     )
     certificates.write(made, path)
     return made
-
-
-def module_of(load: Any) -> str | None:
-    """The module that a spec's ``load`` names."""
-    if isinstance(load, str):
-        return load.partition(":")[0]
-    return getattr(load, "__module__", None)
-
-
-def with_seed(plan: Plan, seed: int | None) -> Plan:
-    """The plan under another seed, or as it is."""
-    return plan if seed is None else replace(plan, seed=seed)

@@ -166,10 +166,8 @@ def take(targets: Any, model: CheckModel, i: int) -> Any:
     """Target number ``i`` of a batch."""
     if model.axes == 0:
         return jax.tree.map(lambda a: a[i], targets)
-    leaves, treedef = jax.tree.flatten(targets)
-    axes = treedef.flatten_up_to(model.axes)
-    picked = [leaf if axis is None else leaf[i] for leaf, axis in zip(leaves, axes, strict=True)]
-    return treedef.unflatten(picked)
+    axes = iter(jax.tree.leaves(model.axes, is_leaf=lambda a: a is None))
+    return jax.tree.map(lambda leaf: leaf if next(axes) is None else leaf[i], targets)
 
 
 def _silent(_: Progress) -> None:

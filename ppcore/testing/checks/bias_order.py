@@ -89,6 +89,7 @@ def _ends(session: Session, level: int) -> Any:
         k_start, k_init, k_path = jax.random.split(key, 3)
         x = target.sample_reference(k_start, 1)[0] * 0.1
         leaves = jax.random.split(k_path, (TIME_STEPS, 4))
+        keys: Any
         if level == 0:
             keys = random.Coupled(
                 random.Coupled(leaves[:, 0], leaves[:, 1]),

@@ -47,7 +47,8 @@ def ratios(session: Session, model: CheckModel, batch: int) -> tuple[Any, Any, A
     inside = jnp.einsum("rn,rnf->rf", weights, features[:, 1:])
     assert model.log_evidence is not None
     evidence = jax.vmap(model.log_evidence, (model.axes,))(targets)
-    return tuple(np.asarray(v) for v in (jnp.exp(log_z - evidence), inside, features[:, 0]))
+    ratio = jnp.exp(log_z - evidence)
+    return np.asarray(ratio), np.asarray(inside), np.asarray(features[:, 0])
 
 
 def _program(session: Session, model: CheckModel) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from ppcore.testing.betting import Bet
 from ppcore.testing.checks.base import Check
 from ppcore.testing.models import CheckModel, feature_scale
 from ppcore.testing.result import Finding
-from ppcore.testing.session import STEPS, Session
+from ppcore.testing.session import STEPS, Paths, Session
 
 AFTER = (1, 5, 20)
 _AT = [STEPS.index(k) for k in AFTER]
@@ -25,15 +26,19 @@ def run(session: Session) -> Iterator[Finding]:
     likelihood, the log prior and products of θ with the data.
     """
     for model in session.models:
-        yield test_model(session, model)
+        yield _model(session, model)
 
 
-def test_model(session: Session, model: CheckModel) -> Finding:
-    """The paired test on one model."""
+def differences(paths: Paths) -> Any:
+    """F(θ_K, y) − F(θ₀, y) for K ∈ {1, 5, 20}; float[R, 3F]."""
+    return (paths.steps[:, _AT] - paths.start[:, None]).reshape(len(paths.start), -1)
+
+
+def _model(session: Session, model: CheckModel) -> Finding:
     names = [f"{f} after {k}" for k in AFTER for f in model.feature_names]
     bet = Bet.start(len(names))
     for paths in session.each_batch(model):
-        d = (paths.steps[:, _AT] - paths.start[:, None]).reshape(len(paths.start), -1)
+        d = differences(paths)
         if not np.all(np.isfinite(d)):
             return _not_finite(model, d, names)
         bet = bet.update(d)

@@ -12,7 +12,7 @@ from ppcore.testing.betting import Bet
 from ppcore.testing.checks.base import Check
 from ppcore.testing.models import CheckModel
 from ppcore.testing.result import Finding
-from ppcore.testing.session import Session
+from ppcore.testing.session import Paths, Session
 
 SPAN = 4
 TIE = 1e-12
@@ -36,23 +36,25 @@ def uniform_scores(rank: Any, size: int) -> Any:
     return np.concatenate([np.cos(angle), np.cos(2.0 * angle)], axis=-1)
 
 
+def scores(after: Paths, before: Paths, rng: np.random.Generator) -> Any:
+    """Cosines of the starting point's rank on each path; float[R, 2F]."""
+    here = after.start
+    place = rng.integers(0, SPAN + 1, len(here))
+    index = np.arange(SPAN)
+    used = np.concatenate([index < SPAN - place[:, None], index < place[:, None]], axis=1)
+    gap = np.concatenate([after.steps[:, :SPAN], before.steps[:, :SPAN]], axis=1) - here[:, None]
+    below = np.sum((gap < -TIE) & used[:, :, None], axis=1)
+    tied = np.sum((np.abs(gap) <= TIE) & used[:, :, None], axis=1)
+    rank = below + np.floor(rng.random(tied.shape) * (tied + 1))
+    return uniform_scores(rank, SPAN + 1)
+
+
 def _model(session: Session, model: CheckModel) -> Finding:
     bet = Bet.start(2 * len(model.feature_names))
     rng = np.random.default_rng([session.seed, 7])
     for batch in range(max(1, session.batches // 2)):
         after, before = session.paths(model, batch), session.paths(model, batch, 1)
-        here = after.start
-        place = rng.integers(0, SPAN + 1, len(here))
-        index = np.arange(SPAN)
-        used = np.concatenate(
-            [index < SPAN - place[:, None], index < place[:, None]], axis=1
-        )[:, :, None]
-        others = np.concatenate([after.steps[:, :SPAN], before.steps[:, :SPAN]], axis=1)
-        gap = others - here[:, None]
-        below = np.sum((gap < -TIE) & used, axis=1)
-        tied = np.sum((np.abs(gap) <= TIE) & used, axis=1)
-        rank = below + np.floor(rng.random(tied.shape) * (tied + 1))
-        bet = bet.update(uniform_scores(rank, SPAN + 1))
+        bet = bet.update(scores(after, before, rng))
         if bet.rejects(session.alpha):
             break
     if bet.rejects(session.alpha):

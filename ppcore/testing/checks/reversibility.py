@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from ppcore.testing.betting import Bet
 from ppcore.testing.checks.base import Check
 from ppcore.testing.models import CheckModel
 from ppcore.testing.result import Finding
-from ppcore.testing.session import STEPS, Session
+from ppcore.testing.session import STEPS, Paths, Session
 
 PAIRS = 5
 _AT = [STEPS.index(k) for k in range(1, PAIRS + 1)]
@@ -27,13 +28,19 @@ def run(session: Session) -> Iterator[Finding]:
         yield _model(session, model)
 
 
+def antisymmetric(paths: Paths) -> Any:
+    """2 (F_a F_b′ − F_b F_a′), averaged over five steps; float[R, F(F − 1)/2]."""
+    a, b = np.triu_indices(paths.start.shape[1], k=1)
+    path = np.concatenate([paths.start[:, None], paths.steps[:, _AT]], axis=1)
+    old, new = path[:, :-1], path[:, 1:]
+    return 2.0 * (old[..., a] * new[..., b] - old[..., b] * new[..., a]).mean(axis=1)
+
+
 def _model(session: Session, model: CheckModel) -> Finding:
     a, b = np.triu_indices(len(model.feature_names), k=1)
     bet = Bet.start(len(a))
     for paths in session.each_batch(model):
-        path = np.concatenate([paths.start[:, None], paths.steps[:, _AT]], axis=1)
-        old, new = path[:, :-1], path[:, 1:]
-        d = 2.0 * (old[..., a] * new[..., b] - old[..., b] * new[..., a]).mean(axis=1)
+        d = antisymmetric(paths)
         if not np.all(np.isfinite(d)):
             return Finding(model.name, False, "a feature of the path is not finite.", np.inf)
         bet = bet.update(d)

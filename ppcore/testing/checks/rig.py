@@ -73,10 +73,10 @@ def _compiled(session: Session, name: str, fn: Any) -> Any:
 
 def same(a: Any, b: Any) -> bool:
     """Whether two pytrees are equal bit for bit."""
-    left, right = jax.tree.flatten(a), jax.tree.flatten(b)
-    if left[1] != right[1]:
+    if bool(jax.tree.structure(a) != jax.tree.structure(b)):  # type: ignore[operator]
         return False
-    return all(_bits(p) == _bits(q) for p, q in zip(left[0], right[0], strict=True))
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(_bits(p) == _bits(q) for p, q in pairs)
 
 
 def _bits(leaf: Any) -> bytes:

@@ -107,7 +107,7 @@ CONTROLS = tuple(
         (running("hmc_jittered", JitteredHMC(), 0.25), "a step jittered independently"),
         (running("hmc_mismatched_velocity", MismatchedVelocity(), 0.25),
          "a velocity that does not match the mass, under a test of the true energy"),
-        (running("generalised_hmc", GeneralisedHMC(), 0.4, auxiliary=("p",)),
+        (running("generalised_hmc", GeneralisedHMC(), 0.15, auxiliary=("p",)),
          "persistent momentum, turned round on rejection"),
         (running("small_nuts", SmallNUTS(), 0.3), "a no-U-turn kernel"),
         (running("systematic_scan", GaussianGibbs(), models=GAUSSIAN),

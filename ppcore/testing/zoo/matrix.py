@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -45,7 +44,7 @@ class Sighting:
         return tuple(dict.fromkeys(r.check for r in self.results if not r.ok))
 
 
-def zoo_plan(names: Iterable[str] | None = None) -> Plan:
+def zoo_plan() -> Plan:
     """The plan of a zoo run: one error budget over every statistical test of every animal."""
     plan = Plan(replicates=REPLICATES, optimise=False)
     tests = sum(count_tests(a.subject, plan) for a in animals().values())
@@ -74,6 +73,7 @@ def run_zoo(
     plan: Plan | None = None,
     processes: int | None = None,
     progress: Callable[[Sighting, int, int], None] | None = None,
+    prepare: Callable[[], object] | None = None,
 ) -> dict[str, Sighting]:
     """Visit every animal, in as many processes as there are cores.
 
@@ -86,6 +86,8 @@ def run_zoo(
         1 stays in this process.
     progress : callable, optional
         Called with (sighting, number done, number in all).
+    prepare : callable, optional
+        Called once in every process first; a module-level function.
     """
     names = tuple(animals()) if names is None else tuple(names)
     plan = plan or zoo_plan()
@@ -98,11 +100,14 @@ def run_zoo(
             progress(sighting, len(found), len(names))
 
     if count == 1:
+        if prepare is not None:
+            prepare()
         for name in names:
             keep(visit(name, plan))
     else:
         # Animals that share a family of models share compiled programs: keep neighbours together.
-        with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        fresh = get_context("spawn")
+        with ProcessPoolExecutor(count, mp_context=fresh, initializer=prepare) as pool:
             for sightings in pool.map(_visit_many, *zip(*_shares(names, plan), strict=True)):
                 for sighting in sightings:
                     keep(sighting)
@@ -164,22 +169,6 @@ def headline(found: Mapping[str, Sighting]) -> str:
 def columns(found: Mapping[str, Sighting]) -> tuple[str, ...]:
     """Checks that were run on anything, in the order of the pyramid."""
     return tuple(c.name for c in CHECKS if any(s.cell(c.name) for s in found.values()))
-
-
-@dataclass(frozen=True)
-class Stopwatch:
-    """Wall-clock time of a run."""
-
-    began: float
-
-    @classmethod
-    def start(cls) -> Stopwatch:
-        """Begin now."""
-        return cls(time.perf_counter())
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.began
 
 
 def describe_claim(animal: Animal) -> str:
