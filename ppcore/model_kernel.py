@@ -183,6 +183,44 @@ class ModelKernel:
         return f"<kernel {self.name}: {', '.join(self.given)} → {', '.join(self.outputs)}{how}>"
 
 
+def from_diagram(
+    diagram: Diagram, outputs: Sequence[str], given: Sequence[str] = (), name: str = "diagram"
+) -> Any:
+    """A diagram built by hand, of boxes given by their tensors, as a model or as a kernel.
+
+    Parameters
+    ----------
+    diagram : Diagram
+        Of :func:`ppcore.semantics.tensor.stochastic` boxes with scalar wires.
+    outputs, given : sequences of str
+        Names for its output and its input wires.
+
+    Returns
+    -------
+    Model if the diagram has no inputs, otherwise ModelKernel.
+
+    >>> import numpy as np
+    >>> from ppcore.semantics.tensor import stochastic
+    >>> coin = stochastic(np.array([0.3, 0.7]), (), (2,))
+    >>> flip = stochastic(np.array([[0.9, 0.1], [0.2, 0.8]]), (2,), (2,))
+    >>> model = from_diagram(coin >> flip, ["side"])
+    >>> model.solve().marginal("side").probs.round(2)
+    array([0.41, 0.59])
+    """
+    from ppcore.causal.lower import lower
+    from ppcore.declare import Model
+
+    if (len(outputs), len(given)) != (len(diagram.outputs), len(diagram.dom)):
+        raise ModelError(
+            f"The diagram has {len(diagram.dom)} inputs and {len(diagram.outputs)} outputs; "
+            f"{len(given)} and {len(outputs)} names are given."
+        )
+    made, tables = lower(diagram, outputs)
+    if not given:
+        return Model(name, made, tables)
+    return ModelKernel(name, made, tables, tuple(given), tuple(outputs))
+
+
 def _drop(diagram: Diagram, unused: Collection[int]) -> Diagram:
     """The diagram without some unused inputs."""
     from ppcore.causal.rebuild import copy_nodes

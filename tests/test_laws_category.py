@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from ppcore.diagram import Diagram
+from ppcore.exact import ZeroEvidenceError
+from ppcore.model_kernel import from_diagram
 from ppcore.semantics.tensor import finite_space, tensor
 from tests.finite_diagrams import KINDS, SIZES, WIRES, boxes, diagrams, matrix, same, size_of
 
@@ -105,3 +109,40 @@ def test_structural_rewrites_keep_the_tensor(f) -> None:
 
     assert same(prune(f), f)
     assert same(flatten(nest(f)), f)
+
+
+@settings(laws, max_examples=15)
+@given(diagrams(dom=(), kind="kernel"))
+def test_sampling_is_a_functor(f) -> None:
+    """The draws of a composite follow its tensor: a goodness-of-fit test at level 1e-5 each."""
+    names = [f"w{j}" for j in range(len(f.cod))]
+    assume(names)
+    model = from_diagram(f, names)
+    table = tensor(f)
+    np.testing.assert_allclose(model.solve().table(*names), table, rtol=1e-10, atol=1e-10)
+    n = 2000
+    draws = model.simulate(0, n)
+    cell = np.ravel_multi_index([draws[w].astype(int) for w in names], table.shape)
+    counts, expected = np.bincount(cell, minlength=table.size), n * table.ravel()
+    assert not counts[expected < 1e-9].any(), "a draw where the tensor has no mass"
+    common = expected > 5
+    if common.sum() > 1:
+        share = expected[common] / expected[common].sum()
+        p = chisquare(counts[common], share * counts[common].sum()).pvalue
+        assert p > 1e-5
+
+
+@settings(laws, max_examples=15)
+@given(diagrams(dom=()))
+def test_lowering_keeps_the_weight_of_effects(f) -> None:
+    names = [f"w{j}" for j in range(len(f.cod))]
+    assume(names)
+    table = tensor(f)
+    model = from_diagram(f, names)
+    if table.sum() == 0:
+        with pytest.raises(ZeroEvidenceError):
+            model.solve()
+        return
+    solution = model.solve()
+    np.testing.assert_allclose(solution.log_evidence, np.log(table.sum()), atol=1e-10)
+    np.testing.assert_allclose(solution.table(*names), table / table.sum(), atol=1e-10)

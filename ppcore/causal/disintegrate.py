@@ -128,14 +128,8 @@ def finite(
 
 def table_site(name: str, rows: Any, parents: Sequence[Any], space: Space) -> Any:
     """A site drawn from row ``rows[parents]`` of a table of probabilities."""
-    index = []
-    for p in parents:
-        support = finite_values(p.space)
-        assert support is not None
-        low = int(support[0])
-        code = record("astype", (p, "int64"), {}) if p.space.dtype != "int64" else p
-        index.append(code - low if low else code)
-    chosen = record("getitem", (rows, tuple(index)), {}) if index else rows
+    index = table_index(parents)
+    chosen = record("getitem", (rows, index), {}) if index else rows
     support = finite_values(space)
     assert support is not None
     if len(support) == 2 and space.support.name == "boolean":
@@ -143,6 +137,18 @@ def table_site(name: str, rows: Any, parents: Sequence[Any], space: Space) -> An
     if int(support[0]) != 0:
         raise NotExact("tensor", name, "its values do not start at zero.")
     return sample(name, Description("dist", "Categorical", (("probs", chosen),)))
+
+
+def table_index(wires: Sequence[Any]) -> tuple[Any, ...]:
+    """Finite wires as positions in the axes of a table."""
+    index = []
+    for wire in wires:
+        support = finite_values(wire.space)
+        assert support is not None
+        low = int(support[0])
+        code = record("astype", (wire, "int64"), {}) if wire.space.dtype != "int64" else wire
+        index.append(code - low if low else code)
+    return tuple(index)
 
 
 def _bernoulli(probability: Any) -> Description:
@@ -190,4 +196,4 @@ def site_space_of(diagram: Diagram, name: str) -> Space:
     return diagram.cod[diagram.output_names.index(name)]
 
 
-__all__ = ["Cut", "finite", "forward", "joint_table", "table_site"]
+__all__ = ["Cut", "finite", "forward", "joint_table", "table_index", "table_site"]
