@@ -42,8 +42,8 @@ class Chain:
 def find_chain(joint: Diagram, evidence: Collection[str], solver: str) -> Chain:
     """Cut a joint diagram at its scan.
 
-    Raises :class:`NoChain` (in the name of ``solver``) if there is not exactly one scan, NotExact if
-    evidence depends on the chain's results rather than on its steps.
+    Raises (in the name of ``solver``) :class:`NoChain` if there is not exactly one scan, and
+    :class:`NotExact` if evidence depends on the chain's results rather than on its steps.
     """
     scans = [k for k, node in enumerate(joint.nodes) if node.box.op == "scan"]
     if len(scans) != 1:

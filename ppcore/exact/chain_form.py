@@ -115,7 +115,9 @@ def _step(plan: Plan, values: list[Any], evidence: dict[str, Any]) -> Any:
         moved = [jnp.ravel(outs[i].value) for i in range(k) if plan.degrees[i]]
         kept = sum(s.size for s, d in zip(body.dom[:k], plan.degrees[:k], strict=True) if d)
         following = jnp.concatenate([jnp.zeros(0), *moved, u[kept : plan.state]])
-        residual = [jnp.ravel(records.residuals[name]) for name in sorted(records.residuals)]
+        residual = [
+            jnp.ravel(records.residuals[name]) for name in _in_order(plan, records.residuals)
+        ]
         parts = (following, jnp.concatenate([jnp.zeros(0), *residual]), records.sites)
         constant = [
             o.value if not d else v
@@ -143,11 +145,17 @@ def _step(plan: Plan, values: list[Any], evidence: dict[str, Any]) -> Any:
     return constant, form
 
 
+def _in_order(plan: Plan, names: Mapping[str, Any]) -> list[str]:
+    """Observed sites in the step's order, which decides whose values determine whose."""
+    assert plan.box.body is not None
+    return [str(b.name) for b in plan.box.body.boxes() if b.name in names]
+
+
 def _noise(plan: Plan, spreads: dict[str, Any], masks: dict[str, Any]) -> tuple[Any, Any]:
     """D: float[m, m], and which elements count; the others are given unit noise."""
     blocks, kept = [jnp.zeros((0, 0))], [jnp.zeros(0, bool)]
     boxes = {b.name: b for b in plan.box.body.boxes()} if plan.box.body is not None else {}
-    for name in sorted(spreads):
+    for name in _in_order(plan, spreads):
         site, spread = site_of(boxes[name]), spreads[name]
         assert site is not None
         if site.dense:

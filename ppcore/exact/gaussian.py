@@ -169,7 +169,7 @@ class GaussianSolution:
     ):
         self.form, self.sites = form, sites
         self._joint, self._data, self._evidence = joint, data, dict(evidence)
-        rows = [_rows(name, form, evidence[name]) for name in form.spreads]
+        rows = [_rows(name, form, evidence[name]) for name in _in_order(joint, form.spreads)]
         log_hard = self._restrict([h for _, h, _ in rows if len(h.r)])
         log_soft = self._regress([s for s, _, _ in rows if len(s.r)])
         self.log_evidence = form.constant + sum(log for *_, log in rows) + log_hard + log_soft
@@ -285,6 +285,11 @@ class Equations:
     r: np.ndarray
     j: np.ndarray
     scale: np.ndarray
+
+
+def _in_order(joint: Diagram, names: Mapping[str, Any]) -> list[str]:
+    """Observed sites in the model's order, which decides whose values determine whose."""
+    return [str(b.name) for b in joint.boxes() if b.name in names]
 
 
 def _rows(name: str, form: LinearForm, value: np.ndarray) -> tuple[Equations, Equations, float]:

@@ -21,9 +21,9 @@ CONSTANT, AFFINE, OTHER = 0, 1, 2
 
 # f(x + y) = f(x) + f(y) and f(ax) = a f(x) in all operands together.
 _LINEAR = frozenset(
-    "add sub neg add_any reduce_sum cumsum broadcast_in_dim reshape transpose squeeze expand_dims "
-    "concatenate slice rev pad split copy copy_p device_put optimization_barrier "
-    "sharding_constraint pvary".split()
+    "add sub neg add_any reduce_sum reduce_window_sum cumsum broadcast_in_dim broadcast_to reshape "
+    "transpose squeeze expand_dims concatenate stack unstack tile slice rev pad split copy copy_p "
+    "zeros_like device_put optimization_barrier sharding_constraint pvary".split()
 )
 # Linear in each operand while the others are fixed.
 _BILINEAR = frozenset(("mul", "dot_general", "conv_general_dilated"))
@@ -34,10 +34,10 @@ _LINEAR_BUT = {
     "gather": (1,),
     "scatter": (1,),
     "scatter-add": (1,),
-    "scatter_add": (1,),
+    "scatter-sub": (1,),
     "triangular_solve": (0,),
 }
-_CALLS = frozenset(("pjit", "jit", "closed_call", "core_call", "remat", "checkpoint"))
+_CALLS = frozenset(("pjit", "jit", "closed_call", "core_call", "remat2", "checkpoint"))
 
 
 def degrees(box: Box, given: Sequence[int]) -> tuple[tuple[int, ...], str]:
