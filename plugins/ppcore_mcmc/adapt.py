@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from ppcore.engine import Progress, Report
+from ppcore_mcmc.length import Length
 from ppcore_mcmc.metric import choose, estimate, from_factor
 from ppcore_mcmc.preconditioner import Preconditioner, identity
 from ppcore_mcmc.start import find
@@ -60,7 +61,9 @@ class Schedule:
         Draws in the longest round.
     target_accept : float
     length : float
-        Trajectory length in whitened units (ignored by engines that choose their own).
+        First trajectory length, in whitened units (ignored by engines that choose their own).
+    learn_length : bool
+        Whether to look for a better one.
     """
 
     draws: int
@@ -68,6 +71,7 @@ class Schedule:
     longest: int
     target_accept: float
     length: float
+    learn_length: bool
 
 
 @dataclass
@@ -76,10 +80,11 @@ class Adapted:
 
     precondition: Preconditioner
     step: StepSize
+    length: Length
     done: int = 0
     settled: bool = False
     divergences: Any = 0
-    history: list[np.ndarray] = field(default_factory=list)
+    history: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -102,11 +107,11 @@ def warm_up(
     kind = choose(metric, target.dim)
     precondition = identity(kind, target.dim, rank, machine.dtype)
     start = find(partial(machine.evaluate, precondition), rng, reference_key, target, chains)
-    if start.factor is not None:
-        precondition = from_factor(precondition, start.factor)
+    precondition = from_factor(precondition, start.root())
     machine.place(precondition, start.x)
     step = StepSize(math.log(0.5 * target.dim**-0.25))
-    state = Adapted(precondition, step, divergences=np.zeros(chains, int))
+    length = Length(schedule.length, schedule.length)
+    state = Adapted(precondition, step, length, divergences=np.zeros(chains, int))
     state.notes += [start.note] if start.note else []
     return _rounds(machine, state, schedule, start.factor is not None, rng, report)
 
@@ -127,21 +132,25 @@ def _rounds(
     fifth only averages the step size. The whole goes on while the pooled mean still drifts.
     """
     total = schedule.draws // 2 if near else schedule.draws
-    length = schedule.length if near else 0.25 * schedule.length
+    early = 0.25 if not near else 1.0
     refit = schedule.longest // 2
     while True:
         n = max(schedule.longest // 8, min(schedule.longest, state.done // 4))
         n = min(n, total - state.done)
-        out = machine.advance(state.precondition, state.step.now, length, n)
+        cap = 16 if state.done < total // 8 else 64 if state.done < total // 2 else 512
+        reach = min(early * state.length.now, cap * state.step.now)
+        out = machine.advance(state.precondition, state.step.now, reach, n)
         state.done += n
-        state.history.append(out["x"])
+        state.history.append((out["x"], out["gradient"]))
         state.divergences = state.divergences + out["diverging"].sum(0)
         state.step = state.step.update(_acceptance(out), schedule.target_accept)
         if state.done < total // 2:
             _rescue(machine, out, rng)
+        elif schedule.learn_length:
+            _learn_length(state, out["x"])
         if refit <= state.done <= 0.8 * total:
-            length = schedule.length
-            _refit(state)
+            early = 1.0
+            _refit(state, by_fisher=state.done < total // 2)
             refit = state.done + max(schedule.longest // 4, state.done // 3)
         fields = {"step_size": state.step.now, "divergences": state.divergences}
         report(Progress("warmup", state.done, total, fields))
@@ -152,22 +161,32 @@ def _rounds(
             total = min(2 * total, schedule.limit)
 
 
+def _recent(state: Adapted) -> tuple[np.ndarray, np.ndarray]:
+    """Draws and gradients of the later half of the warm-up: float[N, d] each."""
+    kept, recent = 0, []
+    for round_ in reversed(state.history):
+        if kept >= state.done / 2:
+            break
+        recent.append(round_)
+        kept += len(round_[0])
+    draws, gradients = (np.concatenate(parts) for parts in zip(*recent, strict=True))
+    return draws.reshape(-1, draws.shape[-1]), gradients.reshape(-1, draws.shape[-1])
+
+
+def _learn_length(state: Adapted, draws: np.ndarray) -> None:
+    pooled, _ = _recent(state)
+    state.length = state.length.update(draws, pooled.mean(0), pooled.var(0))
+
+
+def _refit(state: Adapted, by_fisher: bool) -> None:
+    state.precondition = estimate(state.precondition, *_recent(state), by_fisher)
+    state.step = state.step.restart()
+
+
 def _acceptance(out: dict[str, np.ndarray]) -> float:
     """Harmonic mean over chains of their mean acceptance, so that stuck chains count."""
     per_chain = np.nan_to_num(out["acceptance_rate"]).mean(0)
     return float(1 / np.mean(1 / np.maximum(per_chain, 0.02)))
-
-
-def _refit(state: Adapted) -> None:
-    kept, recent = 0, []
-    for draws in reversed(state.history):
-        if kept >= state.done / 2:
-            break
-        recent.append(draws)
-        kept += len(draws)
-    pooled = np.concatenate(recent)
-    state.precondition = estimate(state.precondition, pooled.reshape(-1, pooled.shape[-1]))
-    state.step = state.step.restart()
 
 
 def _rescue(machine: Machine, out: dict[str, np.ndarray], rng: np.random.Generator) -> None:
@@ -182,9 +201,9 @@ def _rescue(machine: Machine, out: dict[str, np.ndarray], rng: np.random.Generat
         machine.copy(source)
 
 
-def _settled(history: list[np.ndarray]) -> bool:
+def _settled(history: list[tuple[np.ndarray, np.ndarray]]) -> bool:
     """Whether the last quarter's pooled means agree with the quarter's before, and chains mix."""
-    draws = np.concatenate(history)
+    draws = np.concatenate([draws for draws, _ in history])
     quarter = len(draws) // 4
     last, before = draws[-quarter:], draws[-2 * quarter : -quarter]
     sd = np.sqrt(last.reshape(-1, draws.shape[-1]).var(0)) + 1e-300

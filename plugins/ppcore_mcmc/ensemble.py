@@ -208,6 +208,8 @@ class Ensemble:
         Mean acceptance probability to tune ε for, in (0, 1).
     length : float
         Mean trajectory length εL in whitened time; π/2 makes draws from a Gaussian independent.
+    learn_length : bool
+        Whether warm-up may lengthen it where that yields more effective draws per gradient.
     metric : str
         "auto", "dense", "low_rank" or "diagonal".
     rank : int
@@ -229,13 +231,14 @@ class Ensemble:
     max_warmup_draws: int = 1280
     target_accept: float = 0.8
     length: float = 1.5707963
+    learn_length: bool = True
     metric: str = "auto"
     rank: int = RANK
     contract: Invariant = field(default=Invariant(reversible=True), init=False)
     compiled: ClassVar[bool] = True
     block_size: ClassVar[int] = 64
     default_chains: int = field(default=64, init=False)
-    default_draws: int = field(default=256, init=False)
+    default_draws: int = field(default=400, init=False)
 
     def __post_init__(self) -> None:
         check_count("warmup_draws", self.warmup_draws, 16)
@@ -250,14 +253,19 @@ class Ensemble:
         Raises :class:`ppcore.errors.StartError` if no finite log density is found.
         """
         schedule = Schedule(
-            self.warmup_draws, self.max_warmup_draws, CHUNK, self.target_accept, self.length
+            self.warmup_draws,
+            self.max_warmup_draws,
+            CHUNK,
+            self.target_accept,
+            self.length,
+            self.learn_length,
         )
         machine_key, start_key = jax.random.split(key)
         machine = Chains(machine_key, target, chains, jnp.result_type(float))
         end = warm_up(machine, start_key, target, chains, self.metric, self.rank, schedule, report)
         dtype = machine.dtype
         tuned = EnsembleTuning(
-            end.precondition, dtype.type(end.step.final), dtype.type(self.length)
+            end.precondition, dtype.type(end.step.final), dtype.type(end.length.best)
         )
         return Warm(tuned, np.asarray(machine.carry.x), machine.gradients, tuple(end.notes))
 

@@ -1,4 +1,4 @@
-"""Estimate the preconditioner F from pooled warm-up draws, shrunk toward the one before."""
+"""Estimate the preconditioner F from pooled draws and gradients, shrunk to the one before."""
 
 from __future__ import annotations
 
@@ -23,17 +23,42 @@ def choose(kind: str, dim: int) -> str:
     return "dense" if dim <= DENSE_UP_TO else "low_rank"
 
 
-def estimate(before: Preconditioner, draws: np.ndarray) -> Preconditioner:
-    """The preconditioner of the shape of ``before`` that whitens ``draws``: float[N, d].
+def estimate(
+    before: Preconditioner, draws: np.ndarray, gradients: np.ndarray, by_fisher: bool
+) -> Preconditioner:
+    """The preconditioner of the shape of ``before`` for ``draws`` and ``gradients``: float[N, d].
 
-    With A the covariance of the draws in coordinates that ``before`` whitens and n = N/2 (draws
-    are correlated), A is replaced by (n A + κ I)/(n + κ), κ = d: a shrinkage toward ``before``,
-    not toward the diagonal, so that strong correlations once learnt survive a noisy window.
+    In coordinates that ``before`` whitens let A be the covariance of the draws and B that of the
+    gradients ∇ log γ. The estimate is the geometric mean A # B⁻¹, which minimises the Fisher
+    divergence to the Gaussian: exact for a Gaussian target even while the draws are still spread
+    too widely, since gradients grow in proportion. Without ``by_fisher`` a dense estimate is A,
+    which serves better once the chains have settled on a target with heavy tails. With n = N/2
+    (draws are correlated) A and B are first replaced by (n A + κ I)/(n + κ), κ = d: a shrinkage
+    toward ``before``, not toward the diagonal, so that strong correlations once learnt survive a
+    noisy window.
+
+    Source: Seyboldt, Carlson & Carpenter 2026, arXiv:2603.18845 (nutpie's mass matrix).
     """
-    centred = draws - draws.mean(0)
+    centred, forces = draws - draws.mean(0), gradients - gradients.mean(0)
     if isinstance(before, Dense):
-        return _dense(before, centred)
-    return _low_rank(before, centred)
+        return _dense(before, centred, forces if by_fisher else None)
+    return _low_rank(before, centred, forces)
+
+
+def geometric_mean(a: np.ndarray, b_inverse_of: np.ndarray) -> np.ndarray:
+    """A # B⁻¹ = A^½ (A^½ B A^½)^−½ A^½ for symmetric positive definite A and B: float[k, k].
+
+    >>> import numpy as np
+    >>> geometric_mean(4 * np.eye(2), np.eye(2)).diagonal()
+    array([2., 2.])
+    """
+    root = _power(a, 0.5)
+    return root @ _power(root @ b_inverse_of @ root, -0.5) @ root
+
+
+def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
+    values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+    return (vectors * np.maximum(values, 1e-300) ** exponent) @ vectors.T
 
 
 def from_factor(like: Preconditioner, factor: np.ndarray) -> Preconditioner:
@@ -44,31 +69,42 @@ def from_factor(like: Preconditioner, factor: np.ndarray) -> Preconditioner:
     return replace(like, scale=scale)
 
 
-def _dense(before: Dense, centred: np.ndarray) -> Dense:
-    n, dim = len(centred) / 2, centred.shape[1]
+def _dense(before: Dense, centred: np.ndarray, forces: np.ndarray | None) -> Dense:
     factor = np.asarray(before.factor, float)
-    white = np.linalg.solve(factor, centred.T)
-    shrunk = (n * (white @ white.T) / len(centred) + dim * np.eye(dim)) / (n + dim)
-    return Dense((factor @ np.linalg.cholesky(shrunk)).astype(before.factor.dtype))
+    white = np.linalg.solve(factor, centred.T).T
+    inner = _shrunk(white)
+    if forces is not None:
+        inner = geometric_mean(inner, _shrunk(forces @ factor))
+    return Dense((factor @ np.linalg.cholesky(inner)).astype(before.factor.dtype))
 
 
-def _low_rank(before: LowRank, centred: np.ndarray) -> LowRank:
-    """Scales from the variances; then the directions whose stretch is furthest from 1."""
+def _shrunk(white: np.ndarray) -> np.ndarray:
+    n, dim = len(white) / 2, white.shape[1]
+    return (n * (white.T @ white) / len(white) + dim * np.eye(dim)) / (n + dim)
+
+
+def _low_rank(before: LowRank, centred: np.ndarray, forces: np.ndarray) -> LowRank:
+    """Scales s_i⁴ = var x_i / var ∇_i; then A # B⁻¹ in the plane where either is far from I."""
     n, dim = len(centred) / 2, centred.shape[1]
     dtype, rank = np.asarray(before.scale).dtype, before.basis.shape[1]
     prior = np.asarray(before.scale, float)
-    variance = (n * centred.var(0) + 5 * prior**2) / (n + 5)
-    scale = np.sqrt(variance)
+    moved = (n * centred.var(0) + 5 * prior**2) / (n + 5)
+    pushed = (n * forces.var(0) + 5 / prior**2) / (n + 5)
+    scale = (moved / pushed) ** 0.25
     basis, stretch = np.zeros((dim, rank)), np.ones(rank)
     if rank:
-        white = centred / scale
-        values, vectors = np.linalg.eigh(white.T @ white / len(white))
-        edge = np.sqrt(dim / n)
-        values = np.where(values > 1, values / (1 + edge), values * (1 + edge))
-        score = np.abs(np.log(np.maximum(values, 1e-12)))
-        score[(values > 1 / (1 + edge)) & (values < 1 + edge)] = 0.0
-        top = np.argsort(-score)[:rank]
-        keep = score[top] > 0
-        basis[:, : len(top)] = vectors[:, top] * keep
-        stretch[: len(top)] = np.where(keep, np.sqrt(np.maximum(values[top], 1e-12)), 1.0)
+        tops = [_leading(white, n, rank) for white in (centred / scale, forces * scale)]
+        plane = np.linalg.qr(np.concatenate(tops, axis=1))[0]
+        inside = (centred / scale) @ plane, (forces * scale) @ plane
+        values, vectors = np.linalg.eigh(geometric_mean(*(_shrunk(part) for part in inside)))
+        top = np.argsort(-np.abs(np.log(values)))[:rank]
+        basis[:, : len(top)] = plane @ vectors[:, top]
+        stretch[: len(top)] = np.sqrt(values[top])
     return LowRank(scale.astype(dtype), basis.astype(dtype), stretch.astype(dtype))
+
+
+def _leading(white: np.ndarray, n: float, rank: int) -> np.ndarray:
+    """Up to ``rank`` eigenvectors of the covariance whose values no noise of n draws explains."""
+    values, vectors = np.linalg.eigh(white.T @ white / len(white))
+    edge = (1 + np.sqrt(white.shape[1] / n)) ** 2 * np.median(values)
+    return vectors[:, values > edge][:, -rank:]

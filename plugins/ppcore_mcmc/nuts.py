@@ -22,6 +22,7 @@ from ppcore_mcmc.settings import check_between, check_count, check_metric
 
 CHUNK = 100
 POOL = 512
+MOST_POOLS = 1 << 12
 STATS = ("log_density", "acceptance_rate", "energy", "diverging", "tree_depth", "n_gradients")
 WHOLE = ("tree_depth", "n_gradients")
 
@@ -98,39 +99,44 @@ def blank_rows(slots: int, x: Any, xp: Any) -> Any:
     return xp.zeros((slots + 1, x.shape[0], 2 * x.shape[1] + len(STATS)), x.dtype)
 
 
+def _noise(key: Any, chunk: Any, pool: Any, tree: Tree, slots: int) -> tuple[Any, Any]:
+    """Momenta for a chunk (those of pool 0 count) and a pool of uniforms, from one program."""
+    chains, dim = tree.chosen.x.shape
+    sizes = slots * chains * dim, POOL * chains * 3
+    return noise(key, chunk * MOST_POOLS + pool, *sizes, tree.chosen.x.dtype)
+
+
 def transitions(
-    key: Any, index: Any, target: Any, tuned: NUTSTuning, tree: Tree, n: Any, limit: int
+    key: Any, index: int, target: Any, tuned: NUTSTuning, tree: Tree, n: int, limit: int
 ) -> tuple[Tree, np.ndarray]:
     """``n`` ≤ CHUNK transitions of every chain, driven from the host: rows, float[n, chains, ·]."""
-    (chains, dim), rows = tree.chosen.x.shape, blank_rows(CHUNK, tree.chosen.x, np)
-    tree, pool = tree._replace(t=np.zeros(chains, np.int32)), 0
-    momenta, _ = noise(key, np.int32(2 * index), CHUNK * chains * dim, 1, rows.dtype)
-    pools = jax.random.fold_in(key, np.int32(2 * index + 1))
+    rows: Any = blank_rows(CHUNK, tree.chosen.x, np)
+    tree = tree._replace(t=np.zeros(rows.shape[1], np.int32))
+    until = np.int32(n), np.int32(POOL)
+    momenta, uniforms = _noise(key, np.int32(index), np.int32(0), tree, CHUNK)
+    pool = 0
     while True:
-        _, uniforms = noise(pools, np.int32(pool), 1, POOL * chains * 3, rows.dtype)
-        until = np.int32(n), np.int32(POOL)
         tree, rows = iterate(target, tuned, tree, rows, (momenta, uniforms), until, limit)
         if np.asarray(tree.t).min() >= n:
             return tree, np.asarray(rows)[:n]
         pool += 1
+        _, uniforms = _noise(key, np.int32(index), np.int32(pool), tree, CHUNK)
 
 
 def traced_transitions(
     key: Any, index: Any, target: Any, tuned: NUTSTuning, tree: Tree, slots: int, n: Any, limit: int
 ) -> tuple[Tree, Any]:
     """As :func:`transitions`, with the same random numbers, inside a JAX trace."""
-    chains, dim = tree.chosen.x.shape
     rows = blank_rows(slots, tree.chosen.x, jnp)
-    tree = tree._replace(t=jnp.zeros(chains, jnp.int32))
-    momenta, _ = noise(key, 2 * index, slots * chains * dim, 1, rows.dtype)
-    pools = jax.random.fold_in(key, 2 * index + 1)
+    tree = tree._replace(t=jnp.zeros(rows.shape[1], jnp.int32))
+    momenta, _ = _noise(key, index, jnp.int32(0), tree, slots)
 
     def going(state: tuple[Any, Tree, Any]) -> Any:
         return jnp.any(state[1].t < n)
 
     def drain(state: tuple[Any, Tree, Any]) -> tuple[Any, Tree, Any]:
         pool, tree, rows = state
-        _, uniforms = noise(pools, pool, 1, POOL * chains * 3, rows.dtype)
+        _, uniforms = _noise(key, index, pool, tree, slots)
         until = n, POOL
         return pool + 1, *iterate(target, tuned, tree, rows, (momenta, uniforms), until, limit)
 
@@ -272,7 +278,9 @@ class NUTS:
 
         Raises :class:`ppcore.errors.StartError` if no finite log density is found.
         """
-        schedule = Schedule(self.warmup_draws, self.max_warmup_draws, 50, self.target_accept, 1.0)
+        schedule = Schedule(
+            self.warmup_draws, self.max_warmup_draws, 50, self.target_accept, 1.0, False
+        )
         machine_key, start_key = jax.random.split(key)
         dtype = jnp.result_type(float)
         machine = Chains(machine_key, target, chains, dtype, self.max_tree_depth)

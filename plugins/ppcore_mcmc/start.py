@@ -12,7 +12,8 @@ from ppcore_mcmc.laplace import Laplace, newton
 from ppcore_mcmc.lbfgs import Evaluate, Paths, climb, dense_inverse_hessian
 
 RADIUS = 2.0
-CLIMB = 60
+CLIMB = (5, 5, 5, 5, 10, 10) + 6 * (20,)
+ALWAYS = 7
 NEWTON_UP_TO = 128
 
 
@@ -25,13 +26,29 @@ class Start:
     x : float[chains, d]
     factor : float[d, d] or None
         F of the Laplace approximation that ``x`` was drawn from.
+    scale : float[d]
+        Standard deviations that the climb suggests, used without a Laplace approximation.
     note : str
         Why an approximation was abandoned, or "".
     """
 
     x: np.ndarray
+    scale: np.ndarray
     factor: np.ndarray | None = None
     note: str = ""
+
+    def root(self) -> np.ndarray:
+        """The first F to precondition with: float[d, d]."""
+        return np.diag(self.scale) if self.factor is None else self.factor
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A moment of the climb: draws around it, their scales, and a bound on the evidence."""
+
+    bound: float
+    x: np.ndarray
+    scale: np.ndarray
 
 
 def scattered(
@@ -65,32 +82,63 @@ def scattered(
 
 
 def find(evaluate: Evaluate, rng: np.random.Generator, key: Any, target: Any, chains: int) -> Start:
-    """Start positions for ``chains`` chains: Laplace draws up to ``NEWTON_UP_TO`` coordinates.
+    """Start positions for ``chains`` chains, and the scales or the factor that suit them.
 
-    A Laplace approximation is kept if the log weights log γ(x) − log N(x; mode, F Fᵀ) of draws
-    from it vary less than half as much as its own log density does; on a funnel, whose mode says
-    nothing about its mass, they vary far more, and the scattered points are used instead.
+    All chains climb from scattered points. A Laplace approximation at the best mode (up to
+    ``NEWTON_UP_TO`` coordinates) is kept if the log weights log γ(x) − log N(x; mode, F Fᵀ) of
+    draws from it vary less than half as much as its own log density does. On a funnel, whose mode
+    says nothing about its mass, they vary far more; then the stage of the climb whose diagonal
+    Gaussians have the highest evidence bound, and so have not yet left the mass, is used.
     """
     shape = (chains, target.dim)
-    x, log_density, gradient = scattered(evaluate, rng, key, target, shape)
-    if target.dim > NEWTON_UP_TO:
-        return Start(x)
-    paths = Paths(x, log_density, gradient)
-    climb(evaluate, paths, CLIMB)
-    best = int(np.argmax(paths.log_density))
-    guess = dense_inverse_hessian(paths.steps[best], paths.changes[best])
-    approximation = newton(evaluate, paths.x[best], guess)
-    if not approximation.converged:
-        return Start(x, note="No Laplace start: no mode with a definite Hessian was found.")
-    draws, spread = _draws(evaluate, rng, approximation, chains)
-    limit = 1 + 0.5 * target.dim**0.5
-    if not spread < limit:
-        return Start(
-            x,
-            note=f"A Laplace start was abandoned: its log weights vary by {spread:.1f} nats "
-            f"(more than {limit:.1f}), so the mode does not describe the mass around it.",
-        )
-    return Start(draws, approximation.factor)
+    paths = Paths(*scattered(evaluate, rng, key, target, shape))
+    stages = [Stage(-np.inf, paths.x, np.ones(target.dim))]
+    for calls in CLIMB:
+        settled = climb(evaluate, paths, calls) < calls
+        stages.append(_stage(evaluate, rng, paths))
+        best_bound = max(stage.bound for stage in stages[:-1])
+        falling = stages[-1].bound < best_bound
+        if settled or (falling and (target.dim > NEWTON_UP_TO or len(stages) > ALWAYS)):
+            break
+    stage = max(stages, key=lambda stage: stage.bound)
+    note = ""
+    if target.dim <= NEWTON_UP_TO:
+        best = int(np.argmax(paths.log_density))
+        guess = dense_inverse_hessian(paths.steps[best], paths.changes[best])
+        approximation = newton(evaluate, paths.x[best], guess)
+        limit = 1 + 0.5 * target.dim**0.5
+        if approximation.converged:
+            draws, spread = _draws(evaluate, rng, approximation, chains)
+            if spread < limit:
+                return Start(draws, stage.scale, approximation.factor)
+            note = (
+                f"A Laplace start was abandoned: its log weights vary by {spread:.1f} nats "
+                f"(more than {limit:.1f}), so the mode does not describe the mass around it."
+            )
+        else:
+            note = "A Laplace start was abandoned: no mode with a definite Hessian was found."
+    return Start(stage.x, stage.scale, note=note)
+
+
+def _stage(evaluate: Evaluate, rng: np.random.Generator, paths: Paths) -> Stage:
+    """Draws x + s z around where the climb stands, with s from the curvature along it.
+
+    s_i⁴ = Σ (Δx_i)² / Σ (Δ∇_i)² over the last steps of all paths, each weighted by 1/(Δx·Δ∇);
+    the bound is the median over paths of log γ(x + s z), plus Σ log s.
+    """
+    sy = np.einsum("cmd,cmd->cm", paths.steps, paths.changes)
+    weight = np.divide(1.0, sy, out=np.zeros_like(sy), where=sy > 0)
+    moved = np.einsum("cm,cmd->d", weight, paths.steps**2)
+    turned = np.einsum("cm,cmd->d", weight, paths.changes**2)
+    if not (moved > 0).all() or not (turned > 0).all():
+        return Stage(-np.inf, paths.x, np.ones(paths.x.shape[1]))
+    scale = (moved / turned) ** 0.25
+    x = paths.x + scale * rng.standard_normal(paths.x.shape)
+    log_density, gradient = evaluate(x)
+    good = np.isfinite(log_density) & np.isfinite(gradient).all(-1)
+    level = np.where(good, log_density, -np.inf)
+    bound = float(np.median(level) + np.log(scale).sum())
+    return Stage(bound, np.where(good[:, None], x, paths.x), scale)
 
 
 def _draws(
