@@ -73,7 +73,7 @@ def keep_first(box: Diagram) -> Diagram:
     return copy >> (box @ Diagram.id((spaces[0],)))
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(st.data())
 def test_sequential_and_parallel_composition(data) -> None:
     f = data.draw(diagrams((2, 1), "f"))

@@ -118,8 +118,9 @@ class ForwardBackwardSolution:
         np.logaddexp.at(start, self._first, self._log_before - total)
         self._start = start
         self._m = transitions(self.table.log, self.table.following)
-        self.alphas, self.last, self.norms = filtered(start, self._m)
-        bad = np.flatnonzero(~np.isfinite(np.asarray(self.norms)))
+        found = filtered(start, self._m)
+        self.alphas, self.last, self.norms = (np.asarray(v) for v in found)
+        bad = np.flatnonzero(~np.isfinite(self.norms))
         if len(bad):
             at = int(bad[0])
             step = len(self.norms) - 1 - at if self.chain.box.spec.reverse else at

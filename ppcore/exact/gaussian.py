@@ -134,7 +134,7 @@ def linear_form(
         q,
         {n: v.shape for n, v in offsets.items()},
         {n: v.ravel() for n, v in offsets.items()},
-        {n: v.reshape(q, -1).T for n, v in columns.items()},
+        {n: v.reshape(q, int(np.prod(v.shape[1:], dtype=int))).T for n, v in columns.items()},
         spreads,
         masks,
         float(sum(v.sum() for v in constants.values())),

@@ -125,13 +125,14 @@ class KalmanSolution:
             if self.plan.degrees[at]:
                 raise NotExact("kalman", chain.inputs[at], "the stacked inputs are random.")
         inputs, given = walked(self.plan, [w.value for w in wires], self._evidence)
-        self.forms = steps(self.plan, inputs, given)
+        self.forms = jax.tree_util.tree_map(np.asarray, steps(self.plan, inputs, given))
         names = [chain.inputs[i] for i in self.plan.state_inputs]
         self.before = (
             self.start.joint(*names) if names else GaussianKernel.state([], np.zeros((0, 0)))
         )
         root = square(self.before.factor)
-        self.last, kept = filtered(self.before.mean, root, self.forms)
+        found = filtered(self.before.mean, root, self.forms)
+        self.last, kept = jax.tree_util.tree_map(np.asarray, found)
         self.means, self.roots, logs, off = kept
         worst = int(np.argmax(off)) if len(off) else 0
         if len(off) and off[worst] > 1:
