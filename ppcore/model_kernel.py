@@ -84,23 +84,13 @@ class ModelKernel:
         return Model(self.name, self.diagram, (*self.data, *checked))
 
     def _record(self, recorder: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-        from ppcore.causal.rebuild import copy_nodes
+        from ppcore.causal.rebuild import box_names, copy_nodes, rename
         from ppcore.recording.record import as_wire
         from ppcore.recording.wire import Wire
 
         diagram = self.explicit()
-        if any(b.body is not None for b in diagram.boxes()) and recorder.prefix:
-            raise UnsupportedError("A kernel with a scan cannot be called inside pp.prefix.")
-        for box in diagram.boxes():
-            if box.name is not None:
-                recorder.claim(box.name)
-        nodes = tuple(
-            replace(n, box=replace(n.box, name=recorder.prefix + n.box.name))
-            if n.box.name is not None
-            else n
-            for n in diagram.nodes
-        )
-        renamed = Diagram(diagram.dom, nodes, diagram.outputs, diagram.output_names)
+        names = {n: recorder.claim(n) for n in sorted(box_names(diagram))}
+        renamed = rename(diagram, names)
         inputs = [recorder.data_ref(d) for d in self.data]
         inputs += [recorder.ref(as_wire(values[n])) for n in self.given]
         refs = copy_nodes(recorder, renamed, inputs)
@@ -237,6 +227,7 @@ def _drop(diagram: Diagram, unused: Collection[int]) -> Diagram:
 def disintegrate(model: Model, given: Sequence[str], keep: Sequence[str] | None) -> ModelKernel:
     """p(keep | given) of a model: cut out, computed, or left to inference."""
     from ppcore.causal.disintegrate import finite, forward
+    from ppcore.causal.linear import linear
     from ppcore.causal.marginal import marginal
 
     sites = [n for n in model.spaces if n not in model.evidence]
@@ -254,11 +245,15 @@ def disintegrate(model: Model, given: Sequence[str], keep: Sequence[str] | None)
         if cut is not None:
             found = replace(base, diagram=cut, data=tuple(model.data), joint=None)
             return found.marginal(left)
-    try:
-        diagram, tables = finite(model.diagram, model.data, given, left, model.evidence)
-    except NotExact as error:
-        return replace(base, reason=str(error))
-    return replace(base, diagram=diagram, data=tables, joint=None)
+    reasons = []
+    for way in (finite, linear):
+        try:
+            diagram, tables = way(model.diagram, model.data, given, left, model.evidence)
+        except NotExact as error:
+            reasons.append(str(error))
+        else:
+            return replace(base, diagram=diagram, data=tables, joint=None)
+    return replace(base, reason=" ".join(reasons))
 
 
 def invert(kernel: ModelKernel, prior: Model) -> ModelKernel:

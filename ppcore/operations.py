@@ -108,8 +108,9 @@ class Operations:
     ) -> ModelKernel:
         """The conditional p(keep | given) as a kernel that can be called, composed and sampled.
 
-        Cut out of the diagram where that gives it; computed where the sites are finite; otherwise
-        inferred when it is called with values. Evidence of the model is conditioned on too.
+        Cut out of the diagram where that gives it; computed where the sites are finite or linear-
+        Gaussian; otherwise inferred when it is called with values. Evidence of the model is
+        conditioned on too.
         """
         from ppcore.model_kernel import disintegrate
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ppcore.causal.rebuild import copy_nodes
+from ppcore.causal.rebuild import box_names, copy_nodes, rename
 from ppcore.diagram import Diagram
 from ppcore.errors import CompositionError
 from ppcore.recording.recorder import Recorder
@@ -36,6 +36,8 @@ def compose(
             f"Both kernels make a site {sorted(map(str, clash))[0]!r}. Rename one, or discard it "
             "with marginal(keep=…)."
         )
+    first = _apart(first, second)
+    second = _apart(second, first)
     k, m = len(first.dom) - len(first_given), len(second.dom) - len(second_given)
     open_given = [*first_given]
     for name in second_given:
@@ -62,3 +64,21 @@ def compose(
     outputs = [refs[w] for w in first.outputs] + [later[w] for w in second.outputs]
     names = first.output_names + second.output_names
     return recorder.freeze(outputs, names), tuple(open_given)
+
+
+def _apart(diagram: Diagram, other: Diagram) -> Diagram:
+    """The diagram with discarded sites renamed that are called as boxes of ``other`` are.
+
+    They are boxes of their own: two with one name would share their randomness.
+    """
+    taken = box_names(diagram) | box_names(other)
+    new: dict[str, str] = {}
+    for name in sorted(box_names(diagram) & box_names(other)):
+        if name in diagram.output_names:
+            continue
+        fresh = f"{name}.hidden"
+        while fresh in taken:
+            fresh += "'"
+        taken.add(fresh)
+        new[name] = fresh
+    return rename(diagram, new)

@@ -1,11 +1,12 @@
 """Disintegration: from a joint to a conditional, as a diagram with the given sites as inputs.
 
 A conditional p(rest | given) of a state ω: I → A ⊗ B is a kernel c: A → B with
-ω = (copy; id ⊗ c) after ω's marginal on A. Two ways lead to one without inference:
+ω = (copy; id ⊗ c) after ω's marginal on A. Three ways lead to one without inference:
 
 - *forward*: if everything that the given sites depend on is given too, their boxes are cut off
   and their wires become inputs; what is left is the conditional;
-- *finite*: from the joint's tensor, one site after another, p(x_i | given, x_1 … x_{i−1}).
+- *finite*: from the joint's tensor, one site after another, p(x_i | given, x_1 … x_{i−1});
+- *linear*: the same for linear-Gaussian sites (:mod:`ppcore.causal.linear`).
 
 Any other conditional exists too, but has to be inferred for each value of the given sites.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -127,6 +127,28 @@ def site_box(diagram: Diagram, name: str) -> tuple[int, Box]:
 def site_names(diagram: Diagram) -> tuple[str, ...]:
     """Names of the sampled and computed sites, in order."""
     return tuple(b.name for b in diagram.boxes() if b.op in SITES and b.name is not None)
+
+
+def rename(diagram: Diagram, names: Mapping[str, str]) -> Diagram:
+    """The diagram with boxes, and outputs of bodies, called by new names where one is given."""
+    if not names:
+        return diagram
+    nodes = []
+    for node in diagram.nodes:
+        box = node.box
+        body = box.body
+        if body is not None:
+            inner = rename(body, names)
+            outs = tuple(names.get(str(n), n) if n else n for n in inner.output_names)
+            body = replace(inner, output_names=outs)
+        name = names.get(box.name, box.name) if box.name is not None else None
+        nodes.append(replace(node, box=replace(box, name=name, body=body)))
+    return replace(diagram, nodes=tuple(nodes))
+
+
+def box_names(diagram: Diagram) -> set[str]:
+    """Names of all boxes, those of discarded sites and of factors included."""
+    return {b.name for b in diagram.boxes() if b.name is not None}
 
 
 def descendants(diagram: Diagram, nodes: Iterable[int]) -> set[int]:
