@@ -13,6 +13,7 @@ import numpy as np
 from ppcore import precision as precision_
 from ppcore.diagram import Diagram
 from ppcore.errors import EvidenceError, ModelError, SettingsError, did_you_mean
+from ppcore.evidence import check_evidence, check_known_bounds
 from ppcore.operations import Operations
 from ppcore.recording.recorder import Recorder, current, recording
 from ppcore.recording.template import is_array
@@ -138,7 +139,11 @@ class Model(Operations):
             raise EvidenceError(f"The model has no site {name!r}. {did_you_mean(name, sites)}")
         if name in self.evidence:
             raise EvidenceError(f"Site {name!r} is observed already; start from the model again.")
-        return check_evidence(name, value, self.spaces[name], self._distribution_name(name))
+        space, kind = self.spaces[name], self._distribution_name(name)
+        checked = check_evidence(name, value, space, kind)
+        if space.support.dependent:
+            check_known_bounds(self.diagram, self.data, name, checked, kind)
+        return checked
 
     def _distribution_name(self, name: str) -> str:
         template = next(b.spec[0] for b in self.diagram.boxes() if b.name == name)
@@ -241,22 +246,31 @@ class Model(Operations):
 
     def simulate_given(self, seed: int, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Draw all other sites given values [N, ...] of some: the posterior predictive."""
+        arrays = self._draws_of(values)
+        given = {n: v for n, v in arrays.items() if n in self.diagram.named("sample")}
+        n = len(next(iter(given.values()))) if given else 1
+        drawn = self._simulate(seed, given, n)
+        return {k: v for k, v in drawn.items() if k not in given}
+
+    def _draws_of(self, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Values [N, ...] of sites, checked against their shapes and each other."""
         arrays = {n: np.asarray(v) for n, v in values.items()}
         unknown = [n for n in arrays if n not in self.spaces]
         if unknown:
             raise ModelError(
                 f"The model has no site {unknown[0]!r}. {did_you_mean(unknown[0], self.spaces)}"
             )
-        given = {n: v for n, v in arrays.items() if n in self.diagram.named("sample")}
-        for name, value in given.items():
-            if value.shape[1:] != self.spaces[name].shape:
+        for name, value in arrays.items():
+            if value.ndim == 0 or value.shape[1:] != self.spaces[name].shape:
                 raise ModelError(
-                    f"Values of site {name!r} have shape {value.shape[1:]} per draw; the model's "
-                    f"is {self.spaces[name].shape}. Observe or drop it if it belongs to other data."
+                    f"Values of site {name!r} have shape {value.shape}; the model's is "
+                    f"{self.spaces[name].shape}, behind one axis of draws. Observe or drop it if "
+                    "it belongs to other data."
                 )
-        n = len(next(iter(given.values()))) if given else 1
-        drawn = self._simulate(seed, given, n)
-        return {k: v for k, v in drawn.items() if k not in given}
+        lengths = {n: len(v) for n, v in arrays.items()}
+        if len(set(lengths.values())) > 1:
+            raise ModelError(f"Sites are given different numbers of draws: {lengths}.")
+        return arrays
 
     def _simulate(self, seed: int, given: dict[str, Any], n: int) -> dict[str, np.ndarray]:
         import jax
@@ -275,7 +289,12 @@ class Model(Operations):
         from ppcore.semantics.batched import pointwise_many
 
         target = self.target()
-        latents = {n: np.asarray(values[n]) for n in self.latents}
+        missing = [n for n in self.latents if n not in values]
+        if missing:
+            raise ModelError(
+                f"Values of site {missing[0]!r} are missing; give those of all latents."
+            )
+        latents = self._draws_of({n: values[n] for n in self.latents})
         with precision_.scope("float64"):
             found = pointwise_many(target.diagram, target.inputs, latents)
             return {k: np.asarray(v) for k, v in found.items()}
@@ -306,34 +325,3 @@ class Model(Operations):
 def _cast(array: Any, precision: str) -> np.ndarray:
     values = np.asarray(array)
     return values.astype(precision) if values.dtype.kind == "f" else values
-
-
-def check_evidence(name: str, value: Any, space: Space, kind: str) -> np.ndarray:
-    """Data for a site, checked against its space: shape, NaN, dtype and support."""
-    if hasattr(value, "to_numpy"):
-        value = value.to_numpy()
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise EvidenceError(
-            f"Data for site {name!r} have dtype {array.dtype}; convert them to numbers."
-        )
-    if array.shape != space.shape:
-        raise EvidenceError(
-            f"Data for site {name!r} have shape {array.shape}, the site has shape {space.shape}. "
-            "Check the plate sizes and the order of axes."
-        )
-    if array.dtype.kind == "f" and np.isnan(array).any():
-        first = tuple(int(i) for i in np.argwhere(np.isnan(array))[0])
-        raise EvidenceError(
-            f"Data for site {name!r} hold NaN, first at index {first}. Drop those rows, or sample "
-            "the missing values at a site of their own."
-        )
-    from ppcore.supports import outside
-
-    bad = outside(array, space.support)
-    if bad is not None:
-        raise EvidenceError(
-            f"Data for site {name!r} ({kind}) hold {bad}, outside its support "
-            f"({space.support}). Check the units, or choose a distribution that allows it."
-        )
-    return array.astype(space.dtype)

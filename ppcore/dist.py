@@ -63,6 +63,13 @@ class Description:
         """Where ``mask`` is False the log density counts as zero."""
         return Description("method", "mask", (("self", self), ("mask", _stacked(mask))))
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise UnknownNameError(
+            f"A distribution in a model has no method {name!r}. {did_you_mean(name, _METHODS)}"
+        )
+
     def __repr__(self) -> str:
         if self.kind == "method":
             (_, base), (_, argument) = self.arguments
@@ -127,7 +134,9 @@ class _Factory:
         return Description(self.kind, self.name, tuple(flat))
 
     def __repr__(self) -> str:
-        return f"<{self.kind} {self.name}({_parameters(_signature(self.kind, self.name))})>"
+        prefix = "dist" if self.kind == "dist" else f"dist.{self.kind}"
+        shown = _parameters(_signature(self.kind, self.name))
+        return f"<{prefix}.{self.name}, to be called with ({shown})>"
 
 
 def _stacked(value: Any) -> Any:
@@ -194,24 +203,45 @@ def _validates(name: str) -> bool:
     return "validate_args" in inspect.signature(lookup("dist", name)).parameters
 
 
-def build(description: Description, fill: Callable[[Any], Any]) -> Any:
+def optional(description: Description, name: str) -> bool:
+    """Whether the parameter ``name`` may be left out as None (one of probs and logits)."""
+    if description.kind == "method":
+        return False
+    parameter = _signature(description.kind, description.name).parameters.get(name)
+    return parameter is None or parameter.default is None
+
+
+def build(
+    description: Description,
+    fill: Callable[[Any], Any],
+    parts: dict[tuple[int, ...], Any] | None = None,
+    at: tuple[int, ...] = (),
+) -> Any:
     """NumPyro's object for a description; ``fill`` turns each argument into an array.
 
-    Nested descriptions are built first, in arguments and inside lists of them.
+    Nested descriptions are built first, in arguments and inside lists of them. ``parts`` collects
+    what is built, by its place among the arguments.
     """
 
-    def value(argument: Any) -> Any:
+    def value(argument: Any, *key: int) -> Any:
         if isinstance(argument, Description):
-            return build(argument, fill)
+            return build(argument, fill, parts, (*at, *key))
         if isinstance(argument, (list, tuple)) and any(
             isinstance(a, Description) for a in argument
         ):
-            return [value(a) for a in argument]
+            return [value(a, *key, j) for j, a in enumerate(argument)]
         return fill(argument)
 
+    made = _construct(description, [value(v, i) for i, (_, v) in enumerate(description.arguments)])
+    if parts is not None:
+        parts[at] = made
+    return made
+
+
+def _construct(description: Description, values: list[Any]) -> Any:
     if description.kind == "method":
-        (_, base), (_, argument) = description.arguments
-        return getattr(value(base), description.name)(value(argument))
+        base, argument = values
+        return getattr(base, description.name)(argument)
     found = lookup(description.kind, description.name)
     if description.kind == "dist" and description.name in _REPAIRED:
         found = getattr(importlib.import_module("ppcore.repaired"), description.name)
@@ -219,8 +249,9 @@ def build(description: Description, fill: Callable[[Any], Any]) -> Any:
         return found
     if not description.arguments and description.kind == "constraints":
         return found
-    positional = [value(v) for k, v in description.arguments if k == "*"]
-    named = {k: value(v) for k, v in description.arguments if k != "*"}
+    keys = [k for k, _ in description.arguments]
+    positional = [v for k, v in zip(keys, values, strict=True) if k == "*"]
+    named = {k: v for k, v in zip(keys, values, strict=True) if k != "*"}
     if description.kind == "dist" and _validates(description.name):
         named["validate_args"] = False  # constants are checked once, when declared
     return found(*positional, **named)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ppcore.errors import UnknownNameError, did_you_mean
 from ppcore.recording.record import record
 from ppcore.recording.wire import Wire
 
@@ -87,3 +88,10 @@ def set_at(x: Any, index: Any, value: Any) -> Wire:
 def add_at(x: Any, index: Any, value: Any) -> Wire:
     """A copy of x with ``value`` added at ``index``; repeated indices add up."""
     return record("add_at", (x, index, value), {})  # type: ignore[no-any-return]
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(name)
+    known = [n for n, v in globals().items() if getattr(v, "__module__", None) == __name__]
+    raise UnknownNameError(f"ppcore.math has no {name!r}. {did_you_mean(name, known)}")

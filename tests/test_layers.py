@@ -23,7 +23,7 @@ LAYERS = (
     ("testing",),
     ("plugins",),
     ("run",),
-    ("fit", "report", "declare", "operations", "model_kernel"),
+    ("evidence", "fit", "report", "declare", "operations", "model_kernel"),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ppcore.diagram import Box
-from ppcore.errors import ModelError, PPCoreError
-from ppcore.recording.record import abstract, first_recorder
-from ppcore.recording.recorder import user_line
+from ppcore.errors import ModelError, PPCoreError, ShapeError
+from ppcore.recording.record import abstract, first_recorder, gather, has_wire
+from ppcore.recording.recorder import current, user_line
 from ppcore.recording.template import from_template, to_template
 from ppcore.recording.wire import Wire
 from ppcore.space import Space, natural_space
@@ -38,24 +38,26 @@ def lift(
     if result is not None:
         many = result if isinstance(result, list) else [result]
         declared = tuple(natural_space(tuple(s), np.dtype(d).name) for s, d in many)
-    is_tuple = isinstance(result, list)
+    declared_kind = tuple if isinstance(result, list) else None
 
     @wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Any:
+        if current() is None and not has_wire((args, kwargs)):
+            return fn(*args, **kwargs)
         recorder = first_recorder(args)
         inputs: list[Any] = []
         template = to_template((args, kwargs), recorder.leaf(inputs))
         spaces = tuple(recorder.space(r) for r in inputs)
-        outs, several = (declared, is_tuple) if declared else _infer(fn, template, spaces)
+        outs, kind = (declared, declared_kind) if declared else _infer(fn, template, spaces)
         spec = (fn, template, declared is not None)
         box = Box("lift", spaces, outs, spec=spec, name=None, deterministic=True)
         wires = recorder.add(box, tuple(inputs))
-        return tuple(wires) if several else wires[0]
+        return gather(kind, wires)
 
     return call
 
 
-def _infer(fn: Any, template: Any, spaces: tuple[Space, ...]) -> tuple[tuple[Space, ...], bool]:
+def _infer(fn: Any, template: Any, spaces: tuple[Space, ...]) -> tuple[tuple[Space, ...], Any]:
     try:
         return abstract(fn, template, spaces)
     except PPCoreError:
@@ -77,17 +79,55 @@ def call_lifted(box: Box, values: list[Any]) -> list[Any]:
         return list(result) if isinstance(result, (tuple, list)) else [result]
     import jax
 
-    shapes = [jax.ShapeDtypeStruct(s.shape, np.dtype(s.dtype)) for s in box.cod]
+    dtypes = [np.dtype(jax.dtypes.canonicalize_dtype(s.dtype)) for s in box.cod]
+    values = [jax.numpy.asarray(v) for v in values]
+    entering = [np.dtype(v.dtype) for v in values]
 
-    def on_numpy(*arrays: Any) -> tuple[np.ndarray, ...]:
-        args, kwargs = from_template(template, [np.asarray(a) for a in arrays])
+    def on_numpy(*words: Any) -> tuple[np.ndarray, ...]:
+        arrays = [_from_words(np.asarray(w), d) for w, d in zip(words, entering, strict=True)]
+        args, kwargs = from_template(template, arrays)
         found = fn(*args, **kwargs)
-        parts = found if isinstance(found, (tuple, list)) else [found]
-        return tuple(
-            np.asarray(p, s.dtype).reshape(s.shape) for p, s in zip(parts, shapes, strict=True)
-        )
+        parts = [np.asarray(p) for p in (found if isinstance(found, (tuple, list)) else [found])]
+        if [p.shape for p in parts] != [s.shape for s in box.cod]:
+            raise ShapeError(
+                f"pp.lift: {getattr(fn, '__name__', fn)!r} returned {[p.shape for p in parts]}, "
+                f"but result= says {[s.shape for s in box.cod]}."
+            )
+        return tuple(_to_words(p.astype(d)) for p, d in zip(parts, dtypes, strict=True))
 
-    return list(jax.pure_callback(on_numpy, shapes, *values, vmap_method="sequential"))
+    shapes = [
+        jax.ShapeDtypeStruct(s.shape + (2,) * (d.itemsize == 8), _word(d))
+        for s, d in zip(box.cod, dtypes, strict=True)
+    ]
+    words = [_bitcast(v, _word(d)) for v, d in zip(values, entering, strict=True)]
+    found = jax.pure_callback(on_numpy, shapes, *words, vmap_method="sequential")
+    return [_bitcast(w, d) for w, d in zip(found, dtypes, strict=True)]
+
+
+# JAX calls back on a thread of its own, where double precision is off unless the whole process has
+# it on: 64-bit numbers would arrive, and return, with 32. So they travel as pairs of 32-bit words.
+
+
+def _word(dtype: np.dtype) -> np.dtype:
+    return np.dtype("uint32") if dtype.itemsize == 8 else dtype
+
+
+def _bitcast(value: Any, dtype: np.dtype) -> Any:
+    import jax
+
+    return value if value.dtype == dtype else jax.lax.bitcast_convert_type(value, dtype)
+
+
+def _from_words(words: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if words.dtype == dtype:
+        return words
+    return np.ascontiguousarray(words).view(dtype).reshape(words.shape[:-1])
+
+
+def _to_words(array: np.ndarray) -> np.ndarray:
+    if array.dtype.itemsize != 8:
+        return array
+    return np.ascontiguousarray(array).view("uint32").reshape(*array.shape, 2)
 
 
 __all__ = ["Wire", "call_lifted", "lift"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppcore.diagram import Box, Hole
-from ppcore.errors import ModelError, PPCoreError, ShapeError
+from ppcore.errors import ModelError, PPCoreError, ShapeError, UnsupportedError
 from ppcore.ops import jax_function
 from ppcore.recording.template import StaticArray, from_template, is_array, to_template
 from ppcore.recording.wire import Wire
@@ -18,13 +18,13 @@ from ppcore.space import Space, natural_space
 
 def first_recorder(value: Any) -> Any:
     """The innermost recorder: the current one, else that of the first wire found."""
-    from ppcore.recording.recorder import current
+    from ppcore.recording.recorder import current, user_line
 
     recorder = current()
     if recorder is None:
         raise ModelError(
-            "A random value was used after its model was recorded. Use fit.draws(name) for the "
-            "posterior's numbers, or do the computation inside the model."
+            f"{user_line()}: a random value was used after its model was recorded. Use "
+            "fit.draws(name) for the posterior's numbers, or compute inside the model."
         )
     return recorder
 
@@ -37,20 +37,28 @@ def record(op: str, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | N
 
     Raises :class:`ShapeError` naming the user's line and the shapes.
     """
-    from ppcore.recording.recorder import user_line
+    from ppcore.recording.recorder import current, user_line
 
-    recorder = first_recorder(None)
     fn = jax_function(op)
+    if current() is None and not has_wire((args, kwargs)):
+        return compute(fn, args, kwargs)
+    recorder = first_recorder(None)
     inputs: list[Any] = []
     template = to_template((args, kwargs), recorder.leaf(inputs))
     spaces = tuple(recorder.space(r) for r in inputs)
     try:
-        outs, is_tuple = abstract(fn, template, spaces)
+        outs, kind = abstract(fn, template, spaces)
     except _NeedsConcrete:
         inputs = []
         template = to_template((args, kwargs), _static_leaf(recorder, inputs))
         spaces = tuple(recorder.space(r) for r in inputs)
-        outs, is_tuple = abstract(fn, template, spaces)
+        try:
+            outs, kind = abstract(fn, template, spaces)
+        except _NeedsConcrete:
+            raise UnsupportedError(
+                f"{user_line()}: the shape of {op}({', '.join(map(_describe, args))}) would depend "
+                "on random values. Use functions whose result has one shape (np.where, np.sort)."
+            ) from None
     except PPCoreError:
         raise
     except Exception as error:
@@ -69,7 +77,33 @@ def record(op: str, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | N
         plates=recorder.plates if name else (),
     )
     wires = recorder.add(box, tuple(inputs))
-    return tuple(wires) if is_tuple else wires[0]
+    return gather(kind, wires)
+
+
+def has_wire(value: Any) -> bool:
+    """Whether a random value stands anywhere in ``value``."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return isinstance(value, Wire)
+    return any(has_wire(v) for v in value)
+
+
+def compute(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``fn`` of plain numbers, outside models, as NumPy arrays."""
+    import jax
+
+    from ppcore import precision
+
+    with precision.scope("float64"):
+        return jax.tree.map(np.asarray, fn(*args, **kwargs))
+
+
+def gather(kind: Any, wires: list[Wire]) -> Any:
+    """Wires as the function would have returned arrays: one, a tuple, or a named tuple."""
+    if kind is None:
+        return wires[0]
+    return kind._make(wires) if hasattr(kind, "_make") else tuple(wires)
 
 
 class _NeedsConcrete(Exception):
@@ -90,8 +124,8 @@ def _static_leaf(recorder: Any, inputs: list[Any]) -> Callable[[Any], Any]:
 @lru_cache(maxsize=4096)
 def abstract(
     fn: Callable[..., Any], template: Any, spaces: tuple[Space, ...]
-) -> tuple[tuple[Space, ...], bool]:
-    """Spaces of the results of ``fn`` on a template, and whether they come as a tuple."""
+) -> tuple[tuple[Space, ...], Any]:
+    """Spaces of the results of ``fn`` on a template, and the type of the tuple of them or None."""
     import jax
 
     from ppcore import precision
@@ -108,7 +142,8 @@ def abstract(
             raise _NeedsConcrete from None
     is_tuple = isinstance(result, (tuple, list))
     leaves = list(result) if is_tuple else [result]
-    return tuple(natural_space(r.shape, r.dtype.name) for r in leaves), is_tuple
+    spaces_out = tuple(natural_space(r.shape, r.dtype.name) for r in leaves)
+    return spaces_out, type(result) if is_tuple else None
 
 
 def evaluate(box: Box, values: list[Any]) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ _current: contextvars.ContextVar[Recorder | None] = contextvars.ContextVar(
     "ppcore_recorder", default=None
 )
 _PACKAGE = str(Path(__file__).resolve().parents[1])
+_LIBRARIES = tuple({sysconfig.get_paths()[k] for k in ("stdlib", "purelib", "platlib")})
 
 Ref = tuple[str, int, int]  # ("in", i, 0) or ("node", k, port)
 
@@ -44,6 +46,7 @@ class Recorder:
         self.root: Recorder = root
         self.names: dict[str, str] = parent.names if parent else {}
         self.plates: tuple[Plate, ...] = parent.plates if parent else ()
+        self.plate_sizes: dict[str, int] = {}
         self.prefix: str = parent.prefix if parent else ""
         self.closed = False
 
@@ -66,10 +69,15 @@ class Recorder:
         if known is not None:
             return known[1]
         values = np.asarray(array)
-        if values.dtype == object or values.dtype.kind in "USOMm":
+        if values.dtype.kind not in "biufc":
             raise ModelError(
-                f"Data of dtype {values.dtype} cannot enter a model. Convert it to numbers first "
-                "(for labels, to integer codes)."
+                f"{user_line()}: data of dtype {values.dtype} cannot enter a model. Convert it to "
+                "numbers first (for labels, to integer codes)."
+            )
+        if np.ma.is_masked(array):
+            raise ModelError(
+                f"{user_line()}: a masked array cannot enter a model, which would ignore the "
+                "mask. Pass its values and its mask, and use np.where or dist's .mask(mask)."
             )
         wire = self.add_input(natural_space(values.shape, values.dtype.name))
         self.data.append(values)
@@ -83,8 +91,8 @@ class Recorder:
             return wire.ref
         if self.parent is None or wire.recorder.closed:
             raise ModelError(
-                "A random value was used outside the model or scan that made it. Return it from "
-                "there, or pass it in as an argument."
+                f"{user_line()}: a random value was used outside the model or scan that made it. "
+                "Return it from there, or pass it in as an argument."
             )
         key = (id(wire.recorder), wire.ref)
         if key not in self.captured:
@@ -173,11 +181,15 @@ def recording(recorder: Recorder) -> Iterator[Recorder]:
 
 
 def user_line() -> str:
-    """``file:line`` of the innermost frame outside ppcore."""
-    frame = sys._getframe(1)
+    """``file:line`` of the innermost frame that is the user's: not ppcore's nor a library's."""
+    frame: Any = sys._getframe(1)
+    first = None
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith(_PACKAGE) and "numpy" not in Path(name).parts:
-            return f"{Path(name).name}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
-    return "unknown line"
+        if not name.startswith(_PACKAGE):
+            here = f"{Path(name).name}:{frame.f_lineno}"
+            if not name.startswith(_LIBRARIES):
+                return here
+            first = first or here
+        frame = frame.f_back
+    return first or "unknown line"

@@ -82,8 +82,8 @@ def scan(
     )
     if out_tree != carry_tree:
         raise ShapeError(
-            f"{user_line()}: the carry of a scan goes in as {carry_tree} and comes out as "
-            f"{out_tree}; return it in the same structure."
+            f"{user_line()}: the carry of a scan goes in as {_shown(carry_tree)} and comes "
+            f"out as {_shown(out_tree)}; return it in the same structure."
         )
     k = len(carry_wires)
     for i, (before, after) in enumerate(zip(carry_wires, body.cod[:k], strict=True)):
@@ -125,6 +125,11 @@ def scan(
         recorder.sites.append((name, wire.ref))
     carry = jax.tree_util.tree_unflatten(carry_tree, wires[:k])
     return carry, jax.tree_util.tree_unflatten(y_tree, wires[k : k + n_y])
+
+
+def _shown(tree: Any) -> str:
+    """A pytree's structure, * for each array."""
+    return str(tree).removeprefix("PyTreeDef(").removesuffix(")")
 
 
 def _is_wire(value: Any) -> bool:

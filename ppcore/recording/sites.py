@@ -12,11 +12,18 @@ import numpy as np
 from ppcore.diagram import Box, Plate
 from ppcore.dist import Description, build
 from ppcore.errors import ModelError, PPCoreError, ShapeError
+from ppcore.recording.constraints import (
+    argument_constraints,
+    check_constants,
+    is_discrete,
+    is_proper,
+    support_of,
+)
 from ppcore.recording.record import as_wire, record
 from ppcore.recording.recorder import require, user_line
-from ppcore.recording.template import from_template, is_array, to_template
+from ppcore.recording.template import from_template, to_template
 from ppcore.recording.wire import Wire
-from ppcore.space import Space, Support
+from ppcore.space import Space
 
 
 def sample(name: str, distribution: Description) -> Wire:
@@ -50,7 +57,7 @@ def sample(name: str, distribution: Description) -> Wire:
     template = to_template(distribution, recorder.leaf(inputs))
     spaces = tuple(recorder.space(r) for r in inputs)
     info = _describe(full, template, spaces)
-    _check_constants(full, distribution, info.constraints)
+    check_constants(full, distribution, info.constraints)
     batch = _plate_shape(full, info.batch_shape, recorder.plates)
     space = Space(batch + info.event_shape, info.dtype, info.support)
     box = Box(
@@ -67,14 +74,16 @@ def sample(name: str, distribution: Description) -> Wire:
 
 
 class _Info:
-    def __init__(self, d: Any, template: Any):
+    """What a site's box says, and the constraints on its parameters."""
+
+    def __init__(self, d: Any, parts: dict[Any, Any]):
         self.batch_shape = tuple(d.batch_shape)
         self.event_shape = tuple(d.event_shape)
-        self.discrete = bool(_is_discrete(d))
+        self.discrete = is_discrete(d)
         self.dtype = "int64" if self.discrete else "float64"
-        self.support = _support(d.support, self.discrete)
-        self.proper = _is_proper(d)
-        self.constraints = _argument_constraints(d)
+        self.support = support_of(d.support, self.discrete)
+        self.proper = is_proper(d)
+        self.constraints = {at: argument_constraints(part) for at, part in parts.items()}
 
 
 @lru_cache(maxsize=4096)
@@ -86,8 +95,9 @@ def _abstract(template: Any, spaces: tuple[Space, ...]) -> _Info:
     seen: list[_Info] = []
 
     def run(*values: Any) -> Any:
-        d = build(from_template(template, values), lambda v: v)
-        seen.append(_Info(d, template))
+        parts: dict[Any, Any] = {}
+        d = build(from_template(template, values), lambda v: v, parts)
+        seen.append(_Info(d, parts))
         return 0
 
     with precision.scope("float64"):
@@ -107,125 +117,6 @@ def _describe(name: str, template: Any, spaces: tuple[Space, ...]) -> _Info:
             f"{user_line()}: site {name!r}: the parameters of {shown!r} do not fit together "
             f"({shapes}): {str(error).splitlines()[0]}"
         ) from None
-
-
-def _is_discrete(d: Any) -> bool:
-    try:
-        return bool(d.support.is_discrete)
-    except NotImplementedError:
-        return bool(d.is_discrete)
-
-
-def _support(constraint: Any, discrete: bool) -> Support:
-    base = constraint
-    while hasattr(base, "base_constraint"):
-        base = base.base_constraint
-    name = type(base).__name__.strip("_")
-    snake = "".join(("_" + c.lower()) if c.isupper() else c for c in name).strip("_")
-    bounds = [getattr(base, "lower_bound", None), getattr(base, "upper_bound", None)]
-    lower, upper = map(_constant, bounds)
-    dependent = any(b is not None and _constant(b) is None for b in bounds)
-    return Support(_TERMS.get(snake, snake), lower, upper, discrete, dependent)
-
-
-_TERMS = {
-    "greater_than": "positive",
-    "integer_greater_than": "integer_above",
-    "ordered_vector": "ordered",
-    "positive_ordered_vector": "positive_ordered",
-}
-
-
-def _constant(bound: Any) -> float | None:
-    if isinstance(bound, (int, float, np.integer, np.floating)):
-        return float(bound)
-    if isinstance(bound, np.ndarray) and bound.ndim == 0:
-        return float(bound)
-    return None
-
-
-def _is_proper(d: Any) -> bool:
-    if type(d).__name__ == "ImproperUniform":
-        return False
-    base = getattr(d, "base_dist", None)
-    return base is None or _is_proper(base)
-
-
-def _argument_constraints(d: Any) -> tuple[tuple[str, Any], ...]:
-    """Constraints on parameters, by name, of a distribution and of those it wraps."""
-    found: dict[str, Any] = {}
-    while d is not None:
-        for name, constraint in getattr(type(d), "arg_constraints", {}).items():
-            found.setdefault(name, constraint)
-        d = getattr(d, "base_dist", None)
-    return tuple(found.items())
-
-
-def _check_constants(
-    site: str, distribution: Description, constraints: tuple[tuple[str, Any], ...]
-) -> None:
-    """Refuse constant parameters outside their support, when the model is declared."""
-    known = dict(constraints)
-    given = dict(distribution.arguments)
-    for name, value in distribution.arguments:
-        if isinstance(value, Description):
-            if value.kind in ("dist", "method"):
-                _check_constants(site, value, _constraints_of(value))
-            continue
-        if not (isinstance(value, (int, float)) or is_array(value)) or isinstance(value, Wire):
-            continue
-        array = np.asarray(value)
-        if array.dtype.kind not in "biuf":
-            continue
-        if array.dtype.kind == "f" and np.isnan(array).any():
-            raise ModelError(f"{user_line()}: site {site!r}: parameter {name} holds NaN.")
-        constraint = known.get(name)
-        if constraint is None or getattr(constraint, "_is_dependent", False):
-            continue
-        if not _satisfied(constraint, array):
-            shown = value if array.ndim == 0 else f"an array of shape {array.shape}"
-            raise ModelError(
-                f"{user_line()}: site {site!r}: {distribution.name}'s parameter {name} = {shown} "
-                f"must be {_phrase(constraint)}. Change it, or transform it first (np.exp makes a "
-                "positive number of any real one)."
-            )
-    low, high = given.get("low"), given.get("high")
-    if _is_number(low) and _is_number(high) and not np.all(np.asarray(low) < np.asarray(high)):
-        raise ModelError(
-            f"{user_line()}: site {site!r}: {distribution.name} needs low < high, not "
-            f"low = {low}, high = {high}."
-        )
-
-
-def _is_number(value: Any) -> bool:
-    return value is not None and not isinstance(value, (Wire, Description))
-
-
-def _constraints_of(description: Description) -> tuple[tuple[str, Any], ...]:
-    """Constraints of a nested description, read from NumPyro's class where it is one."""
-    from ppcore.dist import lookup
-
-    if description.kind == "method":
-        return ()
-    found = lookup(description.kind, description.name)
-    return tuple(getattr(found, "arg_constraints", {}).items())
-
-
-def _satisfied(constraint: Any, value: np.ndarray) -> bool:
-    from ppcore import precision
-
-    try:
-        with precision.scope("float64"):
-            return bool(np.all(np.asarray(constraint(value))))
-    except (NotImplementedError, AttributeError, TypeError, ValueError, IndexError):
-        return True  # a constraint on the event's shape, which abstract evaluation has checked
-
-
-def _phrase(constraint: Any) -> str:
-    support = _support(constraint, False)
-    return {"positive": f"greater than {support.lower or 0:g}"}.get(
-        support.name, str(support).replace("_", " ")
-    )
 
 
 def _plate_shape(site: str, batch: tuple[int, ...], plates: tuple[Plate, ...]) -> tuple[int, ...]:
@@ -254,10 +145,16 @@ def plate(name: str, size: int, axis: int | None = None) -> Iterator[np.ndarray]
     (values of an outer plate then broadcast inside an inner one). ``axis`` (negative, counted in
     the batch shape) overrides this. Yields ``np.arange(size)``.
 
-    Raises :class:`ModelError` for a size that is not a positive integer, an axis in use, or a
-    plate inside itself.
+    Inside :func:`prefix` a plate is named as sites are. A name may be used again for a plate of
+    the same size.
+
+    Raises :class:`ModelError` for a size that is not a positive integer, an axis in use, a plate
+    inside itself, or a name that has another size already.
     """
     recorder = require("plate")
+    if not isinstance(name, str) or not name:
+        raise ModelError(f"{user_line()}: a plate's name must be a non-empty string, not {name!r}.")
+    name = recorder.prefix + name
     if isinstance(size, (bool, Wire)) or not isinstance(size, (int, np.integer)) or size < 1:
         raise ModelError(
             f"{user_line()}: plate {name!r} needs a positive integer size, not {size!r}."
@@ -265,13 +162,19 @@ def plate(name: str, size: int, axis: int | None = None) -> Iterator[np.ndarray]
     used = {p.axis: p.name for p in recorder.plates}
     if any(p.name == name for p in recorder.plates):
         raise ModelError(f"{user_line()}: plate {name!r} is inside itself; give it another name.")
+    known = recorder.root.plate_sizes.setdefault(name, int(size))
+    if known != size:
+        raise ModelError(
+            f"{user_line()}: plate {name!r} has size {size} here and {known} before; give one "
+            "another name."
+        )
     if axis is None:
         axis = -1
         while axis in used:
             axis -= 1
-    if axis >= 0 or axis in used:
+    if not isinstance(axis, (int, np.integer)) or axis >= 0 or axis in used:
         why = f"plate {used[axis]!r} has it" if axis in used else "axes are negative, as in axis=-2"
-        raise ModelError(f"{user_line()}: plate {name!r} cannot take axis {axis}: {why}.")
+        raise ModelError(f"{user_line()}: plate {name!r} cannot take axis {axis!r}: {why}.")
     before = recorder.plates
     recorder.plates = (*before, Plate(name, int(size), int(axis)))
     try:
@@ -284,6 +187,8 @@ def plate(name: str, size: int, axis: int | None = None) -> Iterator[np.ndarray]
 def prefix(name: str) -> Iterator[None]:
     """Sites inside are named ``name.site``: call a model inside a model without clashes."""
     recorder = require("prefix")
+    if not isinstance(name, str) or not name:
+        raise ModelError(f"{user_line()}: a prefix must be a non-empty string, not {name!r}.")
     before = recorder.prefix
     recorder.prefix = f"{before}{name}."
     try:

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from ppcore.errors import ModelError, UnsupportedError
+from ppcore.errors import (
+    ModelError,
+    ShapeError,
+    UnknownNameError,
+    UnsupportedError,
+    did_you_mean,
+)
 from ppcore.space import Space
 
 if TYPE_CHECKING:
@@ -32,10 +38,6 @@ class Wire(np.lib.mixins.NDArrayOperatorsMixin):
     """
 
     __slots__ = ("recorder", "ref", "space")
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any: ...
-
     __array_priority__ = 1000
 
     def __init__(self, recorder: Recorder, ref: Ref, space: Space):
@@ -74,20 +76,16 @@ class Wire(np.lib.mixins.NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         from ppcore.recording.record import record
 
-        kwargs = {k: v for k, v in kwargs.items() if v is not None}
         if kwargs.pop("out", None) is not None:
-            raise _cannot("write into an array (out=…)", "assign the result to a name")
+            raise _cannot("be written into an array (out=…, a += x)", "write a = a + x")
         inputs = tuple(np.asarray(i) if isinstance(i, (list, tuple)) else i for i in inputs)
         name = ufunc.__name__
         if method == "__call__":
             return record(_ufunc_op(ufunc), inputs, kwargs)
         if method == "reduce" and name in _REDUCTIONS:
-            kwargs.setdefault("axis", 0)
-            kwargs = {k: v for k, v in kwargs.items() if k in ("axis", "keepdims")}
-            return record(f"numpy.{_REDUCTIONS[name]}", inputs, kwargs)
+            return record(f"numpy.{_REDUCTIONS[name]}", inputs, {"axis": 0, **kwargs})
         if method == "accumulate" and name in _ACCUMULATIONS:
-            kwargs = {"axis": kwargs.get("axis", 0)}
-            return record(f"numpy.{_ACCUMULATIONS[name]}", inputs, kwargs)
+            return record(f"numpy.{_ACCUMULATIONS[name]}", inputs, {"axis": 0, **kwargs})
         if method == "outer" and len(inputs) == 2:
             return record("outer", (_ufunc_op(ufunc), *map(_array_like, inputs)), kwargs)
         raise UnsupportedError(
@@ -105,14 +103,40 @@ class Wire(np.lib.mixins.NDArrayOperatorsMixin):
             op = f"numpy.fft.{name}"
         else:
             op = f"numpy.{name}"
-        if name in _SHAPE_FUNCTIONS:
-            return _SHAPE_FUNCTIONS[name](*args, **kwargs)
+        if name in _OWN_FUNCTIONS:
+            return _OWN_FUNCTIONS[name](*args, **kwargs)
         return record(op, tuple(args), dict(kwargs))
+
+    def __iadd__(self, other: Any) -> Wire:
+        # Wires never change: `x += y` names a new one.
+        return self + other  # type: ignore[no-any-return]
+
+    def __isub__(self, other: Any) -> Wire:
+        return self - other  # type: ignore[no-any-return]
+
+    def __imul__(self, other: Any) -> Wire:
+        return self * other  # type: ignore[no-any-return]
+
+    def __itruediv__(self, other: Any) -> Wire:
+        return self / other  # type: ignore[no-any-return]
+
+    def __round__(self, ndigits: int = 0) -> Wire:
+        return self.round(ndigits)  # type: ignore[no-any-return]
 
     def __getitem__(self, index: Any) -> Wire:
         from ppcore.recording.record import record
 
-        return record("getitem", (self, _index(index)), {})  # type: ignore[no-any-return]
+        index = _index(index)
+        _check_range(self.shape, index)
+        return record("getitem", (self, index), {})  # type: ignore[no-any-return]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        known = [n for n in dir(Wire) if not n.startswith("_")]
+        raise UnknownNameError(
+            f"A random value has no attribute {name!r}. {did_you_mean(name, known)}"
+        )
 
     def __setitem__(self, index: Any, value: Any) -> NoReturn:
         raise _cannot("be changed in place", "write x = pp.math.set_at(x, index, value)")
@@ -130,7 +154,8 @@ class Wire(np.lib.mixins.NDArrayOperatorsMixin):
     def __bool__(self) -> NoReturn:
         raise _cannot(
             "decide an `if`, `while`, `and` or `or`",
-            "use np.where(condition, a, b), or np.logical_and / np.logical_or",
+            "use np.where(condition, a, b), np.logical_and and np.logical_or, or np.maximum, "
+            "np.minimum and np.sort for max, min and sorted",
         )
 
     def __float__(self) -> NoReturn:
@@ -142,8 +167,8 @@ class Wire(np.lib.mixins.NDArrayOperatorsMixin):
         raise _cannot(
             "become a NumPy array",
             "use functions that dispatch on it: numpy's, scipy.special's ufuncs, those of "
-            "ppcore.math (softmax, logsumexp, …), or pp.lift(fn) for your own; and write "
-            "wire * array rather than a function that converts its arguments",
+            "ppcore.math (softmax, logsumexp, …), np.stack([a, b]) for np.array([a, b]), "
+            "pp.math.get_at(data, index) to index data at random, or pp.lift(fn) for your own",
         )
 
     def __hash__(self) -> int:
@@ -176,6 +201,10 @@ class Wire(np.lib.mixins.NDArrayOperatorsMixin):
         """The values in another dtype."""
         return self._call("astype", np.dtype(dtype).name)  # type: ignore[no-any-return]
 
+    def take(self, indices: Any, axis: int | None = None) -> Wire:
+        """The elements at ``indices`` along ``axis`` (of the flat array by default)."""
+        return _take(self, indices, axis)
+
     def flatten(self) -> Wire:
         """One axis."""
         return self.reshape(-1)
@@ -199,7 +228,7 @@ def _method(name: str) -> Any:
 
 for _name in (
     "sum prod mean std var max min argmax argmin all any cumsum cumprod dot ravel squeeze "
-    "swapaxes clip round repeat take diagonal trace conj sort argsort ptp"
+    "swapaxes clip round repeat diagonal trace conj sort argsort ptp"
 ).split():
     setattr(Wire, _name, _method(_name))
 
@@ -239,14 +268,39 @@ def _index(index: Any) -> Any:
     return index
 
 
+def _check_range(shape: tuple[int, ...], index: Any) -> None:
+    """Refuse constant positions outside the array, which JAX would move to its edge."""
+    from ppcore.recording.recorder import user_line
+
+    parts = index if isinstance(index, tuple) else (index,)
+    if any(isinstance(p, Wire) for p in parts):
+        return
+    try:
+        np.broadcast_to(np.False_, shape)[index]
+    except IndexError as error:
+        raise ShapeError(f"{user_line()}: indexing a random value: {error}.") from None
+
+
+def _take(a: Any, indices: Any, axis: int | None) -> Wire:
+    from ppcore.recording.record import record
+
+    if axis is None:
+        a, axis = a.reshape(-1), 0
+    index = (*(slice(None),) * (axis % a.ndim), _array_like(indices))
+    if isinstance(a, Wire):
+        return a[index]
+    return record("getitem", (np.asarray(a), index), {})  # type: ignore[no-any-return]
+
+
 def _cannot(what: str, instead: str) -> ModelError:
     from ppcore.recording.recorder import user_line
 
     return ModelError(f"{user_line()}: a random value cannot {what}. Instead, {instead}.")
 
 
-_SHAPE_FUNCTIONS: dict[str, Any] = {
+_OWN_FUNCTIONS: dict[str, Any] = {
     "shape": lambda a: a.shape,
     "ndim": lambda a: a.ndim,
     "size": lambda a, axis=None: a.size if axis is None else a.shape[axis],
+    "take": lambda a, indices, axis=None: _take(a, indices, axis),
 }
