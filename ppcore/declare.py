@@ -183,17 +183,21 @@ class Model(Operations):
     def target(self, precision: str = "float64") -> ModelTarget:
         """The unnormalised density of the unobserved sites on R^d, data as leaves.
 
+        Discrete unobserved sites are summed out of it.
+
         ``precision`` is "float64" or "float32".
         """
         from ppcore.model_target import ModelTarget
+        from ppcore.rewrite.discrete import marginalise_discrete
 
         if precision not in precision_.PRECISIONS:
             hint = did_you_mean(str(precision), precision_.PRECISIONS)
             raise SettingsError(f"precision={precision!r} is not known. {hint}")
         observed = self.observed
         evidence = tuple(_cast(self.evidence[n], precision) for n in observed)
-        data = tuple(_cast(a, precision) for a in self.data)
-        return ModelTarget(self.diagram, observed, data, evidence)
+        diagram, inputs = marginalise_discrete(self.diagram, self.data, observed)
+        data = tuple(_cast(a, precision) for a in inputs)
+        return ModelTarget(diagram, observed, data, evidence)
 
     def infer(
         self,

@@ -12,6 +12,7 @@ from ppcore.diagram import Diagram
 from ppcore.diagram.condition import condition
 from ppcore.errors import UnsupportedError
 from ppcore.semantics.log_density import layout, log_density_records, unconstrain
+from ppcore.semantics.mixed import Mixed, labels, mixed
 from ppcore.semantics.sample import simulate
 
 
@@ -19,6 +20,8 @@ from ppcore.semantics.sample import simulate
 @dataclass(frozen=True)
 class ModelTarget:
     """γ_β(x) = prior(x) · likelihood(x)^β of a model given evidence, on R^d.
+
+    Finite latent sites are summed out of both; :meth:`complete` draws them given x.
 
     Parameters
     ----------
@@ -62,8 +65,13 @@ class ModelTarget:
 
     @property
     def latents(self) -> tuple[str, ...]:
-        """Names of the latent sites, in the order of x."""
+        """Names of the continuous latent sites, in the order of x."""
         return layout(self.diagram).names
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the discrete latent sites, which are summed out."""
+        return labels(self.diagram)
 
     @property
     def site_slices(self) -> dict[str, slice]:
@@ -82,7 +90,14 @@ class ModelTarget:
         """Whether the prior can be drawn from."""
         return not self.improper
 
+    def mixed(self, x: Any) -> Mixed:
+        """The finite factors at x: float[d], for a model with discrete latent sites."""
+        return mixed(self.diagram, self.inputs, layout(self.diagram).split(x))
+
     def _split(self, x: Any) -> tuple[Any, Any]:
+        if self.labels:
+            found = self.mixed(x)
+            return found.log_prior, found.log_total - found.log_prior
         records = log_density_records(self.diagram, self.inputs, x)
         latents = set(self.latents)
         zero = jnp.zeros((), x.dtype)
@@ -104,14 +119,32 @@ class ModelTarget:
         return self._split(x)[1]
 
     def log_density_by_site(self, x: Any) -> dict[str, Any]:
-        """Each site's part of the log density at x: {site: float[]}."""
+        """Each site's part of the log density at x: {site: float[]}.
+
+        What is summed out, and all that depends on it, is one part, under the joined names.
+        """
+        if self.labels:
+            found = self.mixed(x)
+            return {**found.own, ", ".join(self.labels): found.summed.log_total}
         records = log_density_records(self.diagram, self.inputs, x)
         return {n: r["log_prob"] for n, r in records.items() if "log_prob" in r}
 
     def constrain(self, x: Any) -> dict[str, Any]:
-        """float[d] -> {site: array}: latent and named deterministic sites."""
+        """float[d] -> {site: array}: latent and named deterministic sites.
+
+        Without the discrete latent sites and what depends on them; see :meth:`complete`.
+        """
+        if self.labels:
+            return {n: v.table for n, v in self.mixed(x).sites.items() if v.constant}
         records = log_density_records(self.diagram, self.inputs, x)
         return {n: r["value"] for n, r in records.items() if "value" in r}
+
+    def complete(self, key: Any, x: Any) -> dict[str, Any]:
+        """float[d] -> {site: array}: all sites, the discrete ones drawn from p(k | x, evidence)."""
+        if not self.labels:
+            return self.constrain(x)
+        found = self.mixed(x)
+        return found.values_at(found.summed.draw(key))
 
     def unconstrain(self, values: dict[str, Any]) -> Any:
         """{latent site: value in its support} -> float[d]."""

@@ -91,7 +91,7 @@ def infer(
             count("draws", made.default_draws if draws is None else draws),
             target.dim,
         )
-    constrain = Constrain(target, precision, shape)
+    constrain = Constrain(target, precision, shape, seed)
     result = run(
         made,
         target,

@@ -11,10 +11,13 @@ import numpy as np
 
 from ppcore import precision as precisions
 from ppcore.report import SamplingWarning
+from ppcore.run.keys import Keys
 
 
 class Constrain:
     """``target.constrain`` of all draws at once, compiled ahead of its use in another thread.
+
+    Discrete sites that were summed out are drawn from their conditional given each draw.
 
     Parameters
     ----------
@@ -23,10 +26,13 @@ class Constrain:
         The precision of the draws; each thread has to be told.
     shape : (int, int, int)
         chains, draws and d of the run that is expected.
+    seed : int
+        The run's.
     """
 
-    def __init__(self, target: Any, precision: str, shape: tuple[int, int, int]) -> None:
+    def __init__(self, target: Any, precision: str, shape: tuple[int, int, int], seed: int) -> None:
         self.target, self.precision, self.shape = target, precision, shape
+        self.key = Keys(seed).labels if getattr(target, "labels", ()) else None
         self.thread = threading.Thread(target=self._compile, name="ppcore-constrain")
         self.thread.start()
 
@@ -38,7 +44,7 @@ class Constrain:
         self.thread.join()
         chains, draws, dim = x.shape
         with precisions.scope(self.precision):
-            found = _program()(self.target, np.ascontiguousarray(x).reshape(-1, dim))
+            found = _program()(self.target, self.key, np.ascontiguousarray(x).reshape(-1, dim))
             values = {name: np.asarray(value) for name, value in found.items()}
         for name, value in values.items():
             if value.dtype.kind == "f" and not np.isfinite(value).all():
@@ -61,7 +67,7 @@ class Constrain:
         with precisions.scope(self.precision):
             rows = jax.ShapeDtypeStruct((chains * draws, dim), np.dtype(self.precision))
             try:
-                _program().lower(self.target, rows).compile()
+                _program().lower(self.target, self.key, rows).compile()
             except Exception:
                 # The caller meets the same error when it asks for the values.
                 return
@@ -71,4 +77,9 @@ class Constrain:
 def _program() -> Any:
     import jax
 
-    return jax.jit(lambda target, x: jax.vmap(target.constrain)(x))
+    def values(target: Any, key: Any, x: Any) -> Any:
+        if key is None:
+            return jax.vmap(target.constrain)(x)
+        return jax.vmap(target.complete)(jax.random.split(key, len(x)), x)
+
+    return jax.jit(values)

@@ -37,11 +37,11 @@ def threefry(key: np.ndarray, count: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys of a run: ``warmup``, ``init``, and one for each block of draws.
+    """The keys of a run: ``warmup``, ``init``, one for each block of draws, and ``labels``.
 
-    They are those of ``k = jax.random.key(seed)``: ``fold_in(k, 0)``, ``fold_in(k, 1)`` and
-    ``fold_in(fold_in(k, 2), i)``, bit for bit. Block i's key depends on nothing but the seed and
-    i, so that a resumed run continues exactly as if it had never stopped.
+    They are those of ``k = jax.random.key(seed)``: ``fold_in(k, 0)``, ``fold_in(k, 1)``,
+    ``fold_in(fold_in(k, 2), i)`` and ``fold_in(k, 3)``, bit for bit. Block i's key depends on
+    nothing but the seed and i, so that a resumed run continues exactly as if it had never stopped.
 
     Parameters
     ----------
@@ -61,6 +61,11 @@ class Keys:
 
     def block(self, index: int) -> Any:
         return _typed(_fold_in(self._fold(2), index))
+
+    @property
+    def labels(self) -> Any:
+        """For draws of discrete sites given those of the others."""
+        return _typed(self._fold(3))
 
     def _fold(self, number: int) -> np.ndarray:
         return _fold_in(np.array([0, self.seed], np.uint32), number)

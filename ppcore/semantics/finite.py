@@ -34,7 +34,7 @@ class Finite:
     """
 
     slots: tuple[np.ndarray, ...]
-    table: np.ndarray
+    table: Any
 
     @property
     def cards(self) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """The log-density semantics: log γ(x) on R^d, supports removed by bijections.
 
-For each latent site with support S, the bijection t: R^k → S of NumPyro gives
+For each continuous latent site with support S, the bijection t: R^k → S of NumPyro gives
 log γ(z) = Σ_latent [log p(t(z)) + log |det ∂t/∂z|] + Σ_observed log p(y) + Σ_factor.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ppcore.diagram import Box, Diagram
-from ppcore.semantics.interpret import Handler, Records, interpret, refuse
+from ppcore.semantics.interpret import Handler, Records, interpret
 
 
 def bijection(distribution: Any) -> Any:
@@ -59,6 +59,9 @@ class Unconstrain(Handler):
     """Entries are values in the support; records hold ``z``."""
 
     def latent(self, box: Box, distribution: Any, given: Any, key: Any) -> tuple[Any, Any]:
+        if box.cod[0].support.discrete:
+            # Summed out: no coordinates of its own, and no support depends on it.
+            return _zeros(box), {}
         return given, {"z": bijection(distribution).inv(given)}
 
 
@@ -83,13 +86,18 @@ class _Shapes(Handler):
 
         space = box.cod[0]
         if space.support.discrete:
-            raise refuse(
-                str(box.name),
-                "is discrete and unobserved, so the model has no density on R^d",
-                "Observe it, or sum it out (dist.MixtureSameFamily for a mixture's labels).",
-            )
+            from ppcore.semantics.mixed import require_finite
+
+            require_finite(box)
+            return _zeros(box), {}
         self.shapes[str(box.name)] = tuple(bijection(distribution).inverse_shape(space.shape))
         return jnp.zeros(space.shape, jnp.result_type(float)), {}
+
+
+def _zeros(box: Box) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.zeros(box.cod[0].shape, int)
 
 
 @dataclass(frozen=True)
@@ -145,7 +153,9 @@ def _scan_lengths(diagram: Diagram) -> dict[str, tuple[int, ...]]:
 def layout(diagram: Diagram) -> Layout:
     """The layout of a conditioned diagram's latent sites.
 
-    Raises :class:`UnsupportedError` naming a discrete latent site.
+    Discrete latent sites have no place in x: they are summed out.
+
+    Raises :class:`UnsupportedError` naming a discrete latent site that cannot be.
     """
     import jax
 
@@ -162,7 +172,7 @@ def layout(diagram: Diagram) -> Layout:
             run, *[jax.ShapeDtypeStruct(s.shape, np.dtype(s.dtype)) for s in diagram.dom]
         )
     lead = _scan_lengths(diagram)
-    names = diagram.named("sample")
+    names = tuple(n for n in diagram.named("sample") if n in shapes.shapes)
     return Layout(names, tuple(lead[n] + shapes.shapes[n] for n in names))
 
 

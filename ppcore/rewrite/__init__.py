@@ -1,0 +1,1 @@
+"""Rewrites: diagrams (with their data) to diagrams that mean the same."""
