@@ -13,7 +13,7 @@ import numpy as np
 from ppcore.contract import Invariant
 from ppcore.engine import Report, Warm
 from ppcore_mcmc.adapt import Schedule, warm_up
-from ppcore_mcmc.leapfrog import Phase, leapfrog, log_joint, value_and_gradient
+from ppcore_mcmc.leapfrog import Carry, Phase, leapfrog, log_joint, value_and_gradient
 from ppcore_mcmc.metric import RANK
 from ppcore_mcmc.noise import is_traced, noise, rounded
 from ppcore_mcmc.preconditioner import Preconditioner
@@ -42,14 +42,6 @@ class EnsembleTuning:
     preconditioner: Preconditioner
     step_size: Any
     length: Any
-
-
-class Carry(NamedTuple):
-    """Positions with their cached log density and gradient, one row a chain."""
-
-    x: Any
-    log_density: Any
-    gradient: Any
 
 
 class Plan(NamedTuple):
@@ -236,7 +228,7 @@ class Ensemble:
     rank: int = RANK
     contract: Invariant = field(default=Invariant(reversible=True), init=False)
     compiled: ClassVar[bool] = True
-    block_size: ClassVar[int] = 64
+    block_size: ClassVar[int] = 5 * CHUNK
     default_chains: int = field(default=64, init=False)
     default_draws: int = field(default=400, init=False)
 

@@ -24,6 +24,14 @@ class Phase(NamedTuple):
     force: Any
 
 
+class Carry(NamedTuple):
+    """Positions with their cached log density and gradient, one row a chain."""
+
+    x: Any
+    log_density: Any
+    gradient: Any
+
+
 def value_and_gradient(target: Any, x: Any) -> tuple[Any, Any]:
     """log γ and ∇ log γ at each row of ``x``: float[chains, d]."""
     return jax.vmap(jax.value_and_grad(lambda t, v: t.log_density(v), 1), (None, 0))(target, x)

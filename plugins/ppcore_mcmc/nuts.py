@@ -13,7 +13,7 @@ import numpy as np
 from ppcore.contract import Invariant
 from ppcore.engine import Report, Warm
 from ppcore_mcmc.adapt import Schedule, warm_up
-from ppcore_mcmc.leapfrog import value_and_gradient
+from ppcore_mcmc.leapfrog import Carry, value_and_gradient
 from ppcore_mcmc.metric import RANK
 from ppcore_mcmc.noise import is_traced, noise, rounded
 from ppcore_mcmc.nuts_tree import Tree, advance, at_rest
@@ -99,49 +99,54 @@ def blank_rows(slots: int, x: Any, xp: Any) -> Any:
     return xp.zeros((slots + 1, x.shape[0], 2 * x.shape[1] + len(STATS)), x.dtype)
 
 
-def _noise(key: Any, chunk: Any, pool: Any, tree: Tree, slots: int) -> tuple[Any, Any]:
+def _noise(key: Any, chunk: Any, pool: Any, carry: Carry, slots: int) -> tuple[Any, Any]:
     """Momenta for a chunk (those of pool 0 count) and a pool of uniforms, from one program."""
-    chains, dim = tree.chosen.x.shape
+    chains, dim = carry.x.shape
     sizes = slots * chains * dim, POOL * chains * 3
-    return noise(key, chunk * MOST_POOLS + pool, *sizes, tree.chosen.x.dtype)
+    return noise(key, chunk * MOST_POOLS + pool, *sizes, carry.x.dtype)
 
 
 def transitions(
-    key: Any, index: int, target: Any, tuned: NUTSTuning, tree: Tree, n: int, limit: int
-) -> tuple[Tree, np.ndarray]:
+    key: Any, index: int, target: Any, tuned: NUTSTuning, carry: Carry, n: int, limit: int
+) -> tuple[Carry, np.ndarray]:
     """``n`` ≤ CHUNK transitions of every chain, driven from the host: rows, float[n, chains, ·]."""
-    rows: Any = blank_rows(CHUNK, tree.chosen.x, np)
-    tree = tree._replace(t=np.zeros(rows.shape[1], np.int32))
+    tree, rows = at_rest(*carry, levels(limit), np), blank_rows(CHUNK, carry.x, np)
     until = np.int32(n), np.int32(POOL)
-    momenta, uniforms = _noise(key, np.int32(index), np.int32(0), tree, CHUNK)
+    momenta, uniforms = _noise(key, np.int32(index), np.int32(0), carry, CHUNK)
     pool = 0
     while True:
         tree, rows = iterate(target, tuned, tree, rows, (momenta, uniforms), until, limit)
         if np.asarray(tree.t).min() >= n:
-            return tree, np.asarray(rows)[:n]
+            return Carry(*tree.chosen[:3]), np.asarray(rows)[:n]
         pool += 1
-        _, uniforms = _noise(key, np.int32(index), np.int32(pool), tree, CHUNK)
+        _, uniforms = _noise(key, np.int32(index), np.int32(pool), carry, CHUNK)
 
 
 def traced_transitions(
-    key: Any, index: Any, target: Any, tuned: NUTSTuning, tree: Tree, slots: int, n: Any, limit: int
-) -> tuple[Tree, Any]:
+    key: Any,
+    index: Any,
+    target: Any,
+    tuned: NUTSTuning,
+    carry: Carry,
+    slots: int,
+    n: Any,
+    limit: int,
+) -> tuple[Carry, Any]:
     """As :func:`transitions`, with the same random numbers, inside a JAX trace."""
-    rows = blank_rows(slots, tree.chosen.x, jnp)
-    tree = tree._replace(t=jnp.zeros(rows.shape[1], jnp.int32))
-    momenta, _ = _noise(key, index, jnp.int32(0), tree, slots)
+    tree, rows = at_rest(*carry, levels(limit)), blank_rows(slots, carry.x, jnp)
+    momenta, _ = _noise(key, index, jnp.int32(0), carry, slots)
 
     def going(state: tuple[Any, Tree, Any]) -> Any:
         return jnp.any(state[1].t < n)
 
     def drain(state: tuple[Any, Tree, Any]) -> tuple[Any, Tree, Any]:
         pool, tree, rows = state
-        _, uniforms = _noise(key, index, pool, tree, slots)
+        _, uniforms = _noise(key, index, pool, carry, slots)
         until = n, POOL
         return pool + 1, *iterate(target, tuned, tree, rows, (momenta, uniforms), until, limit)
 
-    state = jax.lax.while_loop(going, drain, (jnp.zeros((), jnp.int32), tree, rows))
-    return state[1], state[2][:slots]
+    _, tree, rows = jax.lax.while_loop(going, drain, (jnp.zeros((), jnp.int32), tree, rows))
+    return Carry(*tree.chosen[:3]), rows[:slots]
 
 
 class Chains:
@@ -152,13 +157,13 @@ class Chains:
         self.rounds = self.gradients = 0
         blank = np.zeros((chains, target.dim), dtype)
         self.rows = jax.device_put(blank_rows(CHUNK, blank, np))
-        self.tree = at_rest(blank, np.zeros(chains, dtype), blank, levels(limit), np)
+        self.carry = Carry(blank, np.zeros(chains, dtype), blank)
         sizes = rounded(CHUNK * blank.size), rounded(POOL * chains * 3)
         self.idle = tuple(jax.device_put(np.zeros(size, dtype)) for size in sizes)
 
     def evaluate(self, precondition: Preconditioner, x: np.ndarray) -> tuple[Any, Any]:
         """log γ and its gradient at each row of ``x`` (float[N, d]), by the block's program."""
-        chains, dim = self.tree.chosen.x.shape
+        chains, dim = self.carry.x.shape
         padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % chains, axis=0)])
         still = NUTSTuning(precondition, self.dtype.type(0))
         blank = np.zeros((chains, dim), self.dtype)
@@ -184,15 +189,15 @@ class Chains:
     def place(self, precondition: Preconditioner, x: np.ndarray) -> None:
         """Put the chains at ``x``: float[chains, d]."""
         log_density, gradient = self.evaluate(precondition, x)
-        self.tree = at_rest(x.astype(self.dtype), log_density, gradient, levels(self.limit), np)
+        self.carry = Carry(x.astype(self.dtype), log_density, gradient)
 
     def advance(
         self, precondition: Preconditioner, step: float, length: float, n: int
     ) -> dict[str, np.ndarray]:
         del length
         tuned = NUTSTuning(precondition, self.dtype.type(step))
-        self.tree, rows = transitions(
-            self.key, self.rounds, self.target, tuned, self.tree, n, self.limit
+        self.carry, rows = transitions(
+            self.key, self.rounds, self.target, tuned, self.carry, n, self.limit
         )
         self.rounds += 1
         out = unpack(rows, np)
@@ -200,8 +205,7 @@ class Chains:
         return out
 
     def copy(self, source: np.ndarray) -> None:
-        x, log_density, gradient = (np.asarray(leaf)[source] for leaf in self.tree.chosen[:3])
-        self.tree = at_rest(x, log_density, gradient, levels(self.limit), np)
+        self.carry = Carry(*(np.asarray(leaf)[source] for leaf in self.carry))
 
 
 def levels(limit: int) -> int:
@@ -262,7 +266,7 @@ class NUTS:
     rank: int = RANK
     contract: Invariant = field(default=Invariant(reversible=False), init=False)
     compiled: ClassVar[bool] = True
-    block_size: ClassVar[int] = 100
+    block_size: ClassVar[int] = CHUNK
     default_chains: int = field(default=4, init=False)
     default_draws: int = field(default=1000, init=False)
 
@@ -286,21 +290,21 @@ class NUTS:
         machine = Chains(machine_key, target, chains, dtype, self.max_tree_depth)
         end = warm_up(machine, start_key, target, chains, self.metric, self.rank, schedule, report)
         tuned = NUTSTuning(end.precondition, machine.dtype.type(end.step.final))
-        x = np.asarray(machine.tree.chosen.x)
+        x = np.asarray(machine.carry.x)
         return Warm(tuned, x, machine.gradients, tuple(end.notes))
 
-    def init(self, key: Any, target: Any, tuned: NUTSTuning, x: Any) -> Tree:
-        """Chains at rest at ``x`` (float[chains, d]) with their log densities and gradients."""
+    def init(self, key: Any, target: Any, tuned: NUTSTuning, x: Any) -> Carry:
+        """Positions ``x`` (float[chains, d]) with their log densities and gradients."""
         if is_traced(target, tuned, x):
-            return at_rest(x, *value_and_gradient(target, x), levels(self.max_tree_depth))
+            return Carry(x, *value_and_gradient(target, x))
         x = np.asarray(x)
         machine = Chains(None, target, len(x), x.dtype, self.max_tree_depth)
         machine.place(tuned.preconditioner, x)
-        return machine.tree
+        return machine.carry
 
     def block(
-        self, key: Any, target: Any, tuned: NUTSTuning, carry: Tree, n: int
-    ) -> tuple[Tree, Any, dict[str, Any]]:
+        self, key: Any, target: Any, tuned: NUTSTuning, carry: Carry, n: int
+    ) -> tuple[Carry, Any, dict[str, Any]]:
         """Exactly ``n`` transitions of every chain; draws: float[chains, n, d].
 
         Runs the warm-up's program on chunks of transitions, so that no ``n`` compiles anything.
@@ -321,12 +325,12 @@ class NUTS:
 
 
 def _scanned(
-    key: Any, target: Any, tuned: NUTSTuning, carry: Tree, n: int, limit: int
-) -> tuple[Tree, Any]:
+    key: Any, target: Any, tuned: NUTSTuning, carry: Carry, n: int, limit: int
+) -> tuple[Carry, Any]:
     """Chunk after chunk as one traced loop, with the streams that the host loop would use."""
     chunks = -(-n // CHUNK)
 
-    def chunk(carry: Tree, i: Any) -> tuple[Tree, Any]:
+    def chunk(carry: Carry, i: Any) -> tuple[Carry, Any]:
         here = jnp.minimum(CHUNK, n - i * CHUNK)
         return traced_transitions(key, i, target, tuned, carry, CHUNK, here, limit)
 
