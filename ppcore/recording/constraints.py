@@ -75,6 +75,20 @@ def argument_constraints(d: Any) -> dict[str, Any]:
     return found
 
 
+def check_kinds(site: str, distribution: Description) -> None:
+    """Refuse strings and None where a number belongs, before anything is built from them."""
+    for name, value in distribution.arguments:
+        parts = value if isinstance(value, (list, tuple)) else (value,)
+        for part in parts:
+            if isinstance(part, Description):
+                check_kinds(site, part)
+        if isinstance(value, str) or (value is None and not optional(distribution, name)):
+            raise ModelError(
+                f"{user_line()}: site {site!r}: {distribution.name}'s parameter {name} must be a "
+                f"number, an array or a random value, not {value!r}."
+            )
+
+
 def check_constants(
     site: str, distribution: Description, constraints: Constraints, at: Path = ()
 ) -> None:
@@ -90,11 +104,6 @@ def check_constants(
             for j, item in enumerate(value):
                 if isinstance(item, Description):
                     check_constants(site, item, constraints, (*at, key, j))
-        elif isinstance(value, str) or (value is None and not optional(distribution, name)):
-            raise ModelError(
-                f"{user_line()}: site {site!r}: {distribution.name}'s parameter {name} must be a "
-                f"number, an array or a random value, not {value!r}."
-            )
         elif not isinstance(value, Wire) and (isinstance(value, (int, float)) or is_array(value)):
             _check(site, distribution.name, name, np.asarray(value), known.get(name))
     given = dict(distribution.arguments)

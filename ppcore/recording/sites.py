@@ -15,6 +15,7 @@ from ppcore.errors import ModelError, PPCoreError, ShapeError
 from ppcore.recording.constraints import (
     argument_constraints,
     check_constants,
+    check_kinds,
     is_discrete,
     is_proper,
     support_of,
@@ -53,6 +54,7 @@ def sample(name: str, distribution: Description) -> Wire:
             f"as dist.Normal(0, 1), not {distribution!r}."
         )
     full = recorder.claim(name)
+    check_kinds(full, distribution)
     inputs: list[Any] = []
     template = to_template(distribution, recorder.leaf(inputs))
     spaces = tuple(recorder.space(r) for r in inputs)
