@@ -28,7 +28,10 @@ import ppcore as pp
 from benchmarks.bif import Bayes, read
 from ppcore import dist
 
-DEFAULT = "asia sachs child insurance alarm hailfinder hepar2 win95pts andes pigs water".split()
+DEFAULT = (
+    "asia sachs child insurance alarm hailfinder hepar2 win95pts andes pigs water barley "
+    "pathfinder diabetes munin2"
+).split()
 
 QUERIES = 30
 

@@ -45,7 +45,8 @@ class Operations:
     def marginal(self: Any, keep: Collection[str] | str) -> Model:
         """The model of some of its sites: the others are summed out, or sampled and dropped.
 
-        Boxes that only served what was discarded are deleted. Observed sites stay.
+        Boxes that only served what was discarded are deleted. Observed sites stay. Predictions
+        draw what was summed out afresh: ỹ ~ p(y | kept sites).
 
         Raises :class:`ModelError` for a name that is no site.
         """

@@ -22,7 +22,7 @@ def eliminate(scopes: tuple[tuple[int, ...], ...], cards: tuple[int, ...]) -> Tr
     >>> eliminate(((0, 1), (1, 2), (2, 3)), (2, 2, 2, 2))[0]
     [{0, 1}, {1, 2}, {2, 3}]
 
-    Raises :class:`ppcore.semantics.finite.TooLarge` if a clique's table would not fit.
+    Raises :class:`ppcore.semantics.finite.TooLarge` if the tables would need more than 1 GiB.
     """
     best: Tree | None = None
     size = math.inf
@@ -30,13 +30,12 @@ def eliminate(scopes: tuple[tuple[int, ...], ...], cards: tuple[int, ...]) -> Tr
         order, cliques = _order(scopes, cards, rule)
         total = sum(_size(c, cards) for c in cliques)
         if total < size:
-            largest = max((_size(c, cards) for c in cliques), default=1)
             best, size = _tree(order, cliques), total
     assert best is not None
-    if best[0] and largest > LIMIT * 4:
+    if best[0] and size > LIMIT * 8:
         raise TooLarge(
-            f"summing out would take a table of {largest:.2g} entries: too many variables "
-            "depend on each other at once"
+            f"summing out would take tables of {size:.2g} entries: too many variables depend on "
+            "each other at once"
         )
     return best
 
