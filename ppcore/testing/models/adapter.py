@@ -30,6 +30,14 @@ def from_target(target: Any, name: str) -> CheckModel:
             f"{name}: this target cannot draw parameters and data jointly. Checks against the "
             "joint need a model with a proper prior whose data are declared with `sample`."
         )
+    joint = getattr(target, "joint", None)
+    factors = [b.name for b in joint.boxes() if b.op == "factor"] if joint is not None else []
+    if factors:
+        raise UnsupportedError(
+            f"{name}: the factor {factors[0]!r} weighs the joint without being data that could be "
+            "drawn, so parameters and data cannot be simulated. Declare it with `sample` and "
+            "`observe` it."
+        )
     return CheckModel(
         name=name,
         dim=target.dim,
