@@ -333,3 +333,43 @@ def test_a_collider_opens_when_it_is_observed() -> None:
     assert alarm().d_separated("a", "b")
     assert not alarm().d_separated("a", "b", given="c")
     assert not alarm().observe(c=1).d_separated("a", "b")
+
+
+def test_the_graph_of_a_scan_claims_nothing_false() -> None:
+    @pp.model
+    def chain(steps):
+        rate = pp.sample("rate", dist.Normal(0, 1))
+        other = pp.sample("other", dist.Normal(0, 1))
+
+        def step(z, _):
+            z = pp.sample("z", dist.Normal(0.9 * z, 1))
+            pp.sample("y", dist.Normal(z + rate, 1))
+            return z, None
+
+        last, _ = pp.scan(step, 0.0, None, steps)
+        pp.sample("end", dist.Normal(last + other, 1))
+
+    model = chain(5)
+    assert model.d_separated("rate", "other")
+    assert not model.d_separated("rate", "other", given=["y", "end"])
+    assert not model.d_separated("z", "end")
+    assert not model.d_separated("z", "y", given="rate")
+    assert model.ancestors("y") >= {"rate"}
+    assert "z" in model.markov_blanket("y")
+
+
+def test_plated_sites_are_held_as_a_whole() -> None:
+    @pp.model
+    def groups(n):
+        rate = pp.sample("rate", dist.Beta(2, 2))
+        with pp.plate("i", n):
+            z = pp.sample("z", dist.Bernoulli(rate))
+            pp.sample("y", dist.Bernoulli(np.where(z, 0.9, 0.2)))
+
+    model = groups(3)
+    held = model.do(z=np.array([1, 0, 1])).marginal(keep="y")
+    assert [b.name for b in held.diagram.boxes() if b.op == "sample"] == ["y"]
+    close(held.solve().marginal("y").mean, [0.9, 0.2, 0.9])
+    close(model.do(z=1).marginal(keep="y").solve().marginal("y").mean, [0.9, 0.9, 0.9])
+    with pytest.raises(EvidenceError, match="shape"):
+        model.do(z=np.array([1, 0]))
