@@ -20,6 +20,8 @@ _EXPORTS = {
     "factor": "ppcore.recording.sites",
     "scan": "ppcore.recording.scan",
     "lift": "ppcore.recording.lift",
+    "ModelKernel": "ppcore.model_kernel",
+    "from_diagram": "ppcore.model_kernel",
     "Fit": "ppcore.fit",
     "load": "ppcore.fit",
     "Diagram": "ppcore.diagram",
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from ppcore.fit import Fit as Fit
     from ppcore.fit import load as load
     from ppcore.hooks import hookimpl as hookimpl
+    from ppcore.model_kernel import ModelKernel as ModelKernel
+    from ppcore.model_kernel import from_diagram as from_diagram
     from ppcore.recording.lift import lift as lift
     from ppcore.recording.scan import scan as scan
     from ppcore.recording.sites import deterministic as deterministic

@@ -75,7 +75,8 @@ class ModelKernel:
         if self.diagram is None:
             observed = self.joint.observe({n: found[n] for n in self.given})
             return observed.marginal(keep=self.outputs)
-        from ppcore.declare import Model, check_evidence
+        from ppcore.declare import Model
+        from ppcore.evidence import check_evidence
 
         spaces = self.diagram.dom[len(self.data) :]
         checked = [

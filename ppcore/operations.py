@@ -293,8 +293,8 @@ def _require_site(model: Any, name: str) -> None:
 
 def _checked(model: Any, name: str, value: Any, fixed: bool = False) -> Any:
     """A value for a site, checked against its space; distributions and functions as they are."""
-    from ppcore.declare import check_evidence
     from ppcore.dist import Description
+    from ppcore.evidence import check_evidence
 
     if isinstance(value, Description) or callable(value):
         if fixed:
