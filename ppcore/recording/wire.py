@@ -105,7 +105,14 @@ class Wire(np.lib.mixins.NDArrayOperatorsMixin):
             op = f"numpy.{name}"
         if name in _OWN_FUNCTIONS:
             return _OWN_FUNCTIONS[name](*args, **kwargs)
-        return record(op, tuple(args), dict(kwargs))
+        # Lists of floats are data; lists of integers may be data, or shapes and axes.
+        args, kwargs = _listed(tuple(args), True), _listed(dict(kwargs), True)
+        try:
+            return record(op, args, kwargs)
+        except ShapeError:
+            if not (_has_list(args) or _has_list(tuple(kwargs.values()))):
+                raise
+        return record(op, _listed(args, False), _listed(kwargs, False))
 
     def __iadd__(self, other: Any) -> Wire:
         # Wires never change: `x += y` names a new one.
@@ -119,9 +126,6 @@ class Wire(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __itruediv__(self, other: Any) -> Wire:
         return self / other  # type: ignore[no-any-return]
-
-    def __round__(self, ndigits: int = 0) -> Wire:
-        return self.round(ndigits)  # type: ignore[no-any-return]
 
     def __getitem__(self, index: Any) -> Wire:
         from ppcore.recording.record import record
@@ -240,6 +244,24 @@ def _ufunc_op(ufunc: np.ufunc) -> str:
     if getattr(np, name, None) is ufunc:
         return f"numpy.{name}"
     return scipy_special_name(name) or f"numpy.{name}"
+
+
+def _has_list(value: Any) -> bool:
+    if isinstance(value, list) and all(isinstance(v, (int, float)) for v in value):
+        return True
+    return isinstance(value, (list, tuple)) and any(map(_has_list, value))
+
+
+def _listed(value: Any, floats_only: bool) -> Any:
+    """Lists of numbers in arguments as arrays, as NumPy reads them."""
+    if isinstance(value, dict):
+        return {k: _listed(v, floats_only) for k, v in value.items()}
+    if isinstance(value, list) and value and all(isinstance(v, (int, float)) for v in value):
+        is_data = not floats_only or any(isinstance(v, float) for v in value)
+        return np.asarray(value) if is_data else value
+    if isinstance(value, (list, tuple)):
+        return type(value)(_listed(v, floats_only) for v in value)
+    return value
 
 
 def _array_like(value: Any) -> Any:
