@@ -10,6 +10,9 @@ B_t is the Bayesian inverse of step t at the prior α_t. The inverse of the whol
 composite of the B_t: pushing the last state's law back through them smooths, drawing from them one
 after the other draws paths.
 
+The filter runs one step after the other: ``lax.associative_scan`` over the same weights was
+measured at 10⁵ steps on two processor cores as 2 (3 states) to 4 times (8 states) slower.
+
 Sources: Rabiner, "A tutorial on hidden Markov models" (1989), doi:10.1109/5.18626; Braithwaite,
 Hedges & St Clere Smithe (2023), arXiv:2305.06112.
 """

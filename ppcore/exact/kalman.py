@@ -11,6 +11,11 @@ the step's inverse: composed from the last state backwards these are the smoothe
 are forward filtering, backward sampling. Rows that others determine get a zero on the diagonal and
 are skipped, so steps without noise and known states need no special treatment.
 
+The filter runs one step after the other. Composing the steps by ``lax.associative_scan`` in
+covariance form was measured at 10⁵ steps of a two-dimensional state on two processor cores: 2.4
+times faster once compiled, 25 times slower to compile (79 s), and neither in square-root form nor
+fit for singular covariances.
+
 Sources: Kailath, Sayed & Hassibi, "Linear Estimation" (2000), ch. 12 (array algorithms);
 Braithwaite, Hedges & St Clere Smithe, "The compositional structure of Bayesian inference" (2023),
 arXiv:2305.06112.
