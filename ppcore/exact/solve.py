@@ -16,6 +16,7 @@ SOLVERS: dict[str, str] = {
     "tensor": "ppcore.exact.tensor:solve_tensor",
     "kalman": "ppcore.exact.kalman_solver:solve_kalman",
     "gaussian": "ppcore.exact.gaussian:solve_gaussian",
+    "conjugate": "ppcore.exact.conjugate:solve_conjugate",
 }
 """Solver name -> "module:function", in the order in which they are tried."""
 
