@@ -209,5 +209,19 @@ def test_refusals_name_the_box() -> None:
         mixture(1).observe(count=[1]).solve().marginal("zz")
 
 
+def test_a_value_of_a_hundred_variables_is_refused_not_overflowed() -> None:
+    @pp.model
+    def tangle():
+        with pp.plate("i", 100):
+            x = pp.sample("x", dist.Bernoulli(0.5))
+        total = x[0] * 0.1
+        for i in range(1, 100):
+            total = total * 0.7 + x[i]
+        pp.sample("y", dist.Normal(total, 1.0))
+
+    with pytest.raises(NotExact, match="finite variables at once"):
+        tangle().observe(y=0.0).solve(["tensor"])
+
+
 def _unknown(x):
     return (x * 0.01).sum()

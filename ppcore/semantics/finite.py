@@ -7,6 +7,7 @@ own variables: a thousand labels are a thousand variables, not one with 2^1000 v
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,19 +97,10 @@ def align(values: Sequence[Finite], shape: tuple[int, ...]) -> tuple[tuple[np.nd
             lead[at] = card
         pad = (1,) * (len(shape) - len(own))
         tables.append(table.reshape((*lead, *pad, *own)))
-    size = int(np.prod([t for s in _cards(tables, len(slots)) for t in (s,)] or [1]))
-    if size * max(int(np.prod(shape)), 1) > LIMIT:
+    size = math.prod(max(t.shape[i] for t in tables) for i in range(len(slots)))
+    if size * max(math.prod(shape), 1) > LIMIT:
         raise TooLarge(f"it depends on {len(slots)} finite variables at once ({size} combinations)")
     return tuple(slots), tables
-
-
-def _cards(tables: list[np.ndarray], k: int) -> list[int]:
-    return [max(t.shape[i] for t in tables) for i in range(k)]
-
-
-def full_table(slots: tuple[np.ndarray, ...], table: np.ndarray, cards: list[int]) -> np.ndarray:
-    """``table`` with every slot axis at its full length."""
-    return np.broadcast_to(table, (*cards, *table.shape[len(slots) :]))
 
 
 def stack(values: Sequence[Finite]) -> Finite:
