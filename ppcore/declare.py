@@ -283,7 +283,9 @@ class Model(Operations):
 
         with precision_.scope("float64"):
             drawn = simulate_many(self.diagram, self.data, given, jax.random.key(seed), n)
-            return {k: np.asarray(v) for k, v in drawn.items()}
+        # JAX sorts dictionaries; users read sites in the model's order.
+        order = [k for k in self.spaces if k in drawn]
+        return {k: np.asarray(drawn[k]) for k in [*order, *(k for k in drawn if k not in order)]}
 
     def pointwise_log_likelihood(self, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """log p(y_i | θ) per draw and element: {observed site: array[N, *batch]}.

@@ -28,20 +28,27 @@ _ALIASES = {
 }
 
 
+def _array(x: Any) -> Any:
+    """x as JAX's array: NumPy's own would turn a traced index into a number."""
+    import jax.numpy as jnp
+
+    return jnp.asarray(x)
+
+
 def _getitem(x: Any, index: Any) -> Any:
-    return x[index]
+    return _array(x)[index]
 
 
 def _set_at(x: Any, index: Any, value: Any) -> Any:
-    return x.at[index].set(value)
+    return _array(x).at[index].set(value)
 
 
 def _add_at(x: Any, index: Any, value: Any) -> Any:
-    return x.at[index].add(value)
+    return _array(x).at[index].add(value)
 
 
 def _astype(x: Any, dtype: str) -> Any:
-    return x.astype(dtype)
+    return _array(x).astype(dtype)
 
 
 def _betaln(a: Any, b: Any) -> Any:
