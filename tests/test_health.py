@@ -88,6 +88,16 @@ def test_divergences_are_placed() -> None:
     assert "They gather at low values of theta[2]" in text
 
 
+def test_a_few_divergences_are_counted_and_no_warning() -> None:
+    diverging = np.zeros((64, 400), bool)
+    diverging[3, :25] = True  # 25 of 25,600
+    x = chains((64, 400, 1), 0.0)
+    assert "diverged" not in warned(x, diverging=diverging)
+    assert assess(x, {"diverging": diverging}, str).divergences == 25
+    diverging[4, 0] = True
+    assert "26 of 25600 transitions diverged" in warned(x, diverging=diverging)
+
+
 def test_energies_that_hardly_change() -> None:
     slow = chains((4, 1000, 1), 0.95)[..., 0]
     assert "E-BFMI is 0." in warned(chains((4, 1000, 1), 0.0), energy=slow)

@@ -39,6 +39,7 @@ table
 # Here `logit` is a city's log odds of cancer without smoking, `log_or` its log odds ratio. The
 # cities' log odds ratios vary around `mu` by about `tau`.
 
+
 # %%
 @pp.model
 def association(people):

@@ -12,6 +12,9 @@ from ppcore.report.diagnostics import diagnose, energy_fraction
 RHAT, ESS_PER_CHAIN, ENERGY, K_HAT = 1.01, 100, 0.3, 0.7
 FEW_CHAINS = 8
 """Above this many chains each may be short: then the draws are judged together."""
+DIVERGENT = 1e-3
+"""A larger share of divergent transitions is a warning; a smaller one is only counted. Long runs
+with random step sizes reject a few proposals in this way on any posterior with a scale parameter."""
 
 
 class SamplingWarning(UserWarning):
@@ -65,7 +68,7 @@ def assess(x: np.ndarray, stats: dict[str, np.ndarray], name: Callable[[int], st
         warnings.append(f"{draws} draws per chain are too few to judge. Ask for more: draws=...")
     else:
         warnings += _stuck(x, name)
-    if diverging is not None and diverging.any():
+    if diverging is not None and diverging.mean() > DIVERGENT:
         warnings.append(_diverged(x, diverging, name))
     warnings += _disagreement(found.rhat, chains, draws, name)
     warnings += _inefficiency(ess, chains, name)
