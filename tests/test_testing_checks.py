@@ -9,6 +9,7 @@ import pytest
 from ppcore import contract as c
 from ppcore.cli import main
 from ppcore.errors import PPCoreError, SettingsError, UnsupportedError
+from ppcore.run import cache
 from ppcore.testing import (
     KernelEngine,
     Plan,
@@ -38,6 +39,7 @@ def test_third_parties_get_one_test_per_check(check):
 
 @pytest.mark.parametrize("name", ["nuts", "ensemble"])
 def test_the_installed_engines_pass_through_the_public_interface(name):
+    cache.enable()
     report = check_engine(name, plan=Plan(replicates=2000, optimise=False))
     assert report.ok, "\n".join(map(str, report.failures))
     assert report.resolution is not None and report.resolution < 0.4
@@ -165,6 +167,8 @@ class TestCommand:
             (["check", "affine_map", "--model", "funel"], "Did you mean 'funnel'"),
             (["check", "affine_map", "--replicates", "0"], "at least 1"),
             (["check", "nuts", "--set", "max_depth"], "KEY=VALUE"),
+            (["check", "nuts", "--expect", "frozn=a counter"], "Did you mean 'frozen'"),
+            (["check", "nuts", "--expect", "frozen"], "CHECK=REASON"),
         ],
     )
     def test_mistakes(self, arguments, says, capsys):

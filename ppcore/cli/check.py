@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ppcore.errors import SettingsError
+from ppcore.errors import SettingsError, did_you_mean
 
 
 def add_parser(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
@@ -27,6 +27,10 @@ def add_parser(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--model", action="append", default=[], metavar="MODEL", help="use this check model alone"
+    )
+    parser.add_argument(
+        "--expect", action="append", default=[], metavar="CHECK=REASON",
+        help="a check that is known to fail, and why; strict (may be repeated)",
     )
     parser.add_argument("--seed", type=int, help="another seed than the fixed one")
     parser.add_argument(
@@ -71,7 +75,8 @@ def _engine(arguments: argparse.Namespace) -> int:
             write_log(log, report.results)
         part = True
     else:
-        report = check_engine(name, _settings(arguments.set), plan, log, progress)
+        settings, reasons = _settings(arguments.set), _reasons(arguments.expect)
+        report = check_engine(name, settings, plan, log, progress, reasons)
     _clear()
     for result in report.results:
         print(result)
@@ -149,6 +154,22 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
             found[key] = json.loads(text)
         except ValueError:
             found[key] = text
+    return found
+
+
+def _reasons(pairs: list[str]) -> dict[str, str]:
+    """``CHECK=REASON``, with checks that exist and reasons that are given."""
+    from ppcore.testing.checks import CHECKS
+
+    known = {check.name for check in CHECKS}
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, _, reason = pair.partition("=")
+        if name not in known:
+            raise SettingsError(f"--expect {pair}: no such check. {did_you_mean(name, known)}")
+        if not reason.strip():
+            raise SettingsError(f"--expect {pair}: write CHECK=REASON.")
+        found[name] = reason.strip()
     return found
 
 

@@ -43,6 +43,7 @@ def check_engine(
     plan: Plan | None = None,
     log: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    expected_failures: Mapping[str, str] | None = None,
 ) -> Report:
     """Run the suite on an installed engine.
 
@@ -56,10 +57,13 @@ def check_engine(
     log : path, optional
         JSON lines of every result, e-values included, are appended there.
     progress : callable, optional
+    expected_failures : mapping of str to str, optional
+        Check name -> reason; strict.
     """
     spec = registry.spec(name)
     engine = registry.engine(name, dict(settings or {}))
-    report = run_suite(subject_of(name, engine, spec.contract), plan, progress)
+    subject = subject_of(name, engine, spec.contract, expected_failures)
+    report = run_suite(subject, plan, progress)
     if log is not None:
         write_log(log, report.results)
     return report
