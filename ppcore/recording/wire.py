@@ -165,7 +165,10 @@ class Wire(np.lib.mixins.NDArrayOperatorsMixin):
     def __float__(self) -> NoReturn:
         raise _cannot("become a Python number", "use NumPy's functions (np.exp, not math.exp)")
 
-    __int__ = __index__ = __complex__ = __float__  # type: ignore[assignment]
+    __int__ = __complex__ = __float__  # type: ignore[assignment]
+
+    def __index__(self) -> NoReturn:
+        raise _cannot("index data or count", "write pp.math.get_at(data, index) for data[index]")
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
         raise _cannot(

@@ -14,7 +14,7 @@ FEW_CHAINS = 8
 """Above this many chains each may be short: then the draws are judged together."""
 DIVERGENT = 1e-3
 """A larger share of divergent transitions is a warning; a smaller one is only counted. Long runs
-with random step sizes reject a few proposals in this way on any posterior with a scale parameter."""
+with random step sizes reject a few proposals like this wherever there is a scale parameter."""
 
 
 class SamplingWarning(UserWarning):
