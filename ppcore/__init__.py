@@ -18,6 +18,7 @@ _EXPORTS = {
     "prefix": "ppcore.recording.sites",
     "deterministic": "ppcore.recording.sites",
     "factor": "ppcore.recording.sites",
+    "param": "ppcore.recording.param",
     "scan": "ppcore.recording.scan",
     "lift": "ppcore.recording.lift",
     "ModelKernel": "ppcore.model_kernel",
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from ppcore.model_kernel import ModelKernel as ModelKernel
     from ppcore.model_kernel import from_diagram as from_diagram
     from ppcore.recording.lift import lift as lift
+    from ppcore.recording.param import param as param
     from ppcore.recording.scan import scan as scan
     from ppcore.recording.sites import deterministic as deterministic
     from ppcore.recording.sites import factor as factor

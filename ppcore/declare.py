@@ -21,6 +21,7 @@ from ppcore.space import Space
 
 if TYPE_CHECKING:
     from ppcore.fit import Fit
+    from ppcore.fit.point import PointEstimate
     from ppcore.model_target import ModelTarget
 
 
@@ -243,6 +244,28 @@ class Model(Operations):
             precision=precision,
             **settings,
         )
+
+    def fit_mle(self, start: Mapping[str, Any] | None = None) -> PointEstimate:
+        """Maximum likelihood: all continuous unobserved sites are parameters, priors left out.
+
+        Discrete sites are summed out. ``start`` gives values of sites to start from.
+
+        Raises :class:`ppcore.fit.point.EstimationError` if there is no single maximum, naming the
+        direction that the data do not identify.
+        """
+        from ppcore.fit.point import point_estimate
+
+        return point_estimate(self, "mle", start)
+
+    def fit_map(self, start: Mapping[str, Any] | None = None) -> PointEstimate:
+        """The mode of the posterior density of the continuous sites, in their own units.
+
+        No Jacobian is involved: it is the density of the sites themselves that is maximised.
+        Otherwise as :meth:`fit_mle`.
+        """
+        from ppcore.fit.point import point_estimate
+
+        return point_estimate(self, "map", start)
 
     def simulate(self, seed: int = 0, n: int = 1) -> dict[str, np.ndarray]:
         """``n`` forward draws of every site: {name: array[n, ...]}; evidence is ignored."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ppcore.diagram import Diagram
 from ppcore.diagram.condition import condition
 from ppcore.errors import UnsupportedError
-from ppcore.semantics.log_density import layout, log_density_records, unconstrain
+from ppcore.semantics.log_density import layout, log_density_records, log_jacobian, unconstrain
 from ppcore.semantics.mixed import Mixed, labels, mixed
 from ppcore.semantics.sample import simulate
 
@@ -117,6 +117,10 @@ class ModelTarget:
     def log_likelihood(self, x: Any) -> Any:
         """Log density of the evidence and of the factors; float[d] -> float[]."""
         return self._split(x)[1]
+
+    def log_jacobian(self, x: Any) -> Any:
+        """log |det ∂θ/∂x| of the constraining map; float[d] -> float[]."""
+        return log_jacobian(self.diagram, self.inputs, jnp.asarray(x))
 
     def log_density_by_site(self, x: Any) -> dict[str, Any]:
         """Each site's part of the log density at x: {site: float[]}.

@@ -58,7 +58,7 @@ def sample(name: str, distribution: Description) -> Wire:
     inputs: list[Any] = []
     template = to_template(distribution, recorder.leaf(inputs))
     spaces = tuple(recorder.space(r) for r in inputs)
-    info = _describe(full, template, spaces)
+    info = describe_site(full, template, spaces)
     check_constants(full, distribution, info.constraints)
     batch = _plate_shape(full, info.batch_shape, recorder.plates)
     space = Space(batch + info.event_shape, info.dtype, info.support)
@@ -107,7 +107,7 @@ def _abstract(template: Any, spaces: tuple[Space, ...]) -> _Info:
     return seen[0]
 
 
-def _describe(name: str, template: Any, spaces: tuple[Space, ...]) -> _Info:
+def describe_site(name: str, template: Any, spaces: tuple[Space, ...]) -> _Info:
     try:
         return _abstract(template, spaces)
     except PPCoreError:

@@ -55,6 +55,17 @@ class LogDensity(Handler):
         return {"value": value}
 
 
+class Jacobian(Handler):
+    """Entries are unconstrained values z; records hold ``log_jacobian``."""
+
+    def latent(self, box: Box, distribution: Any, given: Any, key: Any) -> tuple[Any, Any]:
+        if box.cod[0].support.discrete:
+            return _zeros(box), {}
+        t = bijection(distribution)
+        x = t(given)
+        return x, {"log_jacobian": t.log_abs_det_jacobian(given, x).sum()}
+
+
 class Unconstrain(Handler):
     """Entries are values in the support; records hold ``z``."""
 
@@ -184,6 +195,15 @@ def log_density_records(diagram: Diagram, inputs: tuple[Any, ...], x: Any) -> Re
         name: {k: (v.sum() if k == "log_prob" else v) for k, v in record.items()}
         for name, record in records.items()
     }
+
+
+def log_jacobian(diagram: Diagram, inputs: tuple[Any, ...], x: Any) -> Any:
+    """Σ log |det ∂t/∂z| over the continuous latent sites at x: float[d]."""
+    import jax.numpy as jnp
+
+    records = interpret(diagram, inputs, Jacobian(), layout(diagram).split(x))[1]
+    parts = (r["log_jacobian"].sum() for r in records.values() if "log_jacobian" in r)
+    return sum(parts, jnp.zeros((), x.dtype))
 
 
 def unconstrain(diagram: Diagram, inputs: tuple[Any, ...], values: dict[str, Any]) -> Any:
