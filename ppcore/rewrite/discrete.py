@@ -67,15 +67,14 @@ def constant_box(value: np.ndarray) -> Box:
     """A box with no input that always gives ``value``.
 
     >>> from ppcore.recording.record import evaluate
-    >>> evaluate(constant_box(np.array([1, 2])), [])
-    [array([1, 2])]
+    >>> [made] = evaluate(constant_box(np.array([1, 2])), [])
+    >>> made.tolist()
+    [1, 2]
     """
-    arguments = Structure(
-        "tuple", (), (StaticArray.of(np.array(value, order="C")), value.dtype.name)
-    )
+    arguments = Structure("tuple", (), (StaticArray.of(np.array(value, order="C")),))
     spec = Structure("tuple", (), (arguments, Structure("dict", (), ())))
     space = natural_space(value.shape, value.dtype.name)
-    return Box("astype", (), (space,), spec=spec, deterministic=True)
+    return Box("numpy.asarray", (), (space,), spec=spec, deterministic=True)
 
 
 def _has_labels(diagram: Diagram, observed: Sequence[str]) -> bool:
