@@ -28,15 +28,17 @@ def run(session: Session) -> Iterator[Finding]:
     """
     density = session.subject.density
     d = int(density.dim)
-    pilot = density.sample(session.key("pilot"), 1024)
-    raw = _raw(density, pilot)
+    sample = session.jit(lambda key: density.sample(key, BATCH))
+    features = session.jit(lambda x: _raw(density, x))
+    pilot = sample(session.key("pilot"))
+    raw = features(pilot)
     centre, width = jnp.median(raw, axis=0), jnp.std(raw, axis=0) + 1e-6
-    move = jax.jit(lambda key, x: _metropolis(density, key, x, jnp.std(pilot, axis=0) + 1e-6))
+    move = session.jit(lambda key, x: _metropolis(density, key, x, jnp.std(pilot, axis=0) + 1e-6))
     bet = Bet.start(3 * d + 1)
     for batch in range(session.batches):
-        x = density.sample(session.key("sample", batch), BATCH)
+        x = sample(session.key("sample", batch))
         moved = move(session.key("move", batch), x)
-        f = [np.asarray(0.5 * jnp.tanh(0.5 * (_raw(density, v) - centre) / width))
+        f = [np.asarray(0.5 * jnp.tanh(0.5 * (features(v) - centre) / width))
              for v in (x, moved)]
         if not np.all(np.isfinite(f[1] - f[0])):
             yield Finding("-", False, "a sample or its log density is not finite.", np.inf)
@@ -65,14 +67,17 @@ def _raw(density: Any, x: Any) -> Any:
 
 def _metropolis(density: Any, key: Any, x: Any, sd: Any) -> Any:
     log_q = jax.vmap(density.log_prob)
-    state = (x, log_q(x))
-    for i, k in enumerate(jax.random.split(key, STEPS)):
+
+    def step(state: Any, drawn: Any) -> tuple[Any, None]:
+        k, scale = drawn
         k_step, k_accept = jax.random.split(k)
-        y = state[0] + SCALES[i % 3] * sd * jax.random.normal(k_step, x.shape)
+        y = state[0] + scale * sd * jax.random.normal(k_step, x.shape)
         new = log_q(y)
         accept = jnp.log(jax.random.uniform(k_accept, (len(x),))) < new - state[1]
-        state = (jnp.where(accept[:, None], y, state[0]), jnp.where(accept, new, state[1]))
-    return state[0]
+        return (jnp.where(accept[:, None], y, state[0]), jnp.where(accept, new, state[1])), None
+
+    scales = jnp.asarray([SCALES[i % 3] for i in range(STEPS)])
+    return jax.lax.scan(step, (x, log_q(x)), (jax.random.split(key, STEPS), scales))[0][0]
 
 
 CHECK = Check(

@@ -31,7 +31,7 @@ def run(session: Session) -> Iterator[Finding]:
     x = density.sample(session.key("normal-q"), n)
     narrow, wide = 0.7 * sd, 1.3 * sd
     z = mean + wide * jax.random.normal(session.key("normal-g"), (n, int(density.dim)))
-    log_q = jax.vmap(density.log_prob)
+    log_q = session.jit(jax.vmap(density.log_prob))
     logs = (_gauss(x, mean, narrow) - log_q(x), log_q(z) - _gauss(z, mean, wide))
     sides = ("∫q < 1", "∫q > 1")
     for side, log_ratio in zip(sides, logs, strict=True):

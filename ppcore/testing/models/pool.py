@@ -61,9 +61,15 @@ class PoolTarget:
         return self.parts(x)[1].sum()
 
     def sample_reference(self, key: Any, n: int) -> Any:
-        return jax.vmap(lambda k: _draw(k, self.kind, self.y.dtype, self.family)[0])(
-            jax.random.split(key, n)
-        )
+        draws = [partial(_prior_draw, formulas.FORMULAS[f][0]) for f in self.family]
+
+        def one(k: Any) -> Any:
+            k_normal, k_uniform = random.split(k)
+            z = random.normal(k_normal, (12,), self.y.dtype)
+            u = random.uniform(k_uniform, (12,), self.y.dtype)
+            return jax.lax.switch(self.kind, draws, z, u)
+
+        return jax.vmap(one)(jax.random.split(key, n))
 
     def constrain(self, x: Any) -> dict[str, Any]:
         """The coordinates in which the model is written; float[3]."""
@@ -79,6 +85,11 @@ _TO_MODEL: dict[str, Callable[[Any], Any]] = {
     "bounded": jax.nn.sigmoid,
     "simplex": lambda x: jnp.exp(formulas.simplex_log_p(x))[:3],
 }
+
+
+def _prior_draw(draw: Callable[..., Any], z: Any, u: Any) -> Any:
+    """x alone, which needs the first twelve of each kind of noise; the rest makes data."""
+    return draw(jnp.pad(z, (0, 28)), jnp.pad(u, (0, 68), constant_values=0.5))[0]
 
 
 def _same(x: Any) -> Any:

@@ -120,7 +120,7 @@ def run_zoo(
 
 
 def _shares(names: Sequence[str], *rest: object) -> list[tuple[object, ...]]:
-    size = 6
+    size = 12
     return [(tuple(names[i : i + size]), *rest) for i in range(0, len(names), size)]
 
 
