@@ -41,7 +41,7 @@ WRONG_USES = {
     "and": (lambda x, v: x > 0 and x < 1, "np.logical_and"),
     "max": (lambda x, v: max(v), "np.maximum"),
     "float": (lambda x, v: float(x), "cannot become a Python number"),
-    "range": (lambda x, v: range(x), "cannot become a Python number"),
+    "range": (lambda x, v: range(x), "cannot index data or count"),
     "math.exp": (lambda x, v: math.exp(x), "np.exp, not math.exp"),
     "item": (lambda x, v: x.item(), "cannot become a Python number"),
     "in place": (in_place, "cannot be changed in place.*x = pp.math.set_at"),
