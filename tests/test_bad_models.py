@@ -224,3 +224,11 @@ def test_outside_a_model(what: str) -> None:
 def test_a_model_without_sites() -> None:
     with pytest.raises(ModelError, match=r"has no sites. Declare at least one with pp.sample"):
         declare(lambda: 3)
+
+
+def test_data_do_not_go_into_the_model() -> None:
+    def given(y: np.ndarray) -> None:
+        pp.sample("y", dist.Normal(0, 1), obs=y)  # type: ignore[arg-type]
+
+    with pytest.raises(ModelError, match=r"Drop obs= from site 'y'.*observe\(y=data\)"):
+        declare(given, np.zeros(3))

@@ -27,7 +27,7 @@ from ppcore.recording.wire import Wire
 from ppcore.space import Space
 
 
-def sample(name: str, distribution: Description) -> Wire:
+def sample(name: str, distribution: Description, obs: None = None) -> Wire:
     """Draw a random value: records one Markov kernel, parameters → value.
 
     Inside plates the value has at least the plates' sizes along their axes. Data are attached
@@ -39,11 +39,13 @@ def sample(name: str, distribution: Description) -> Wire:
         The site's name, unique in the model.
     distribution : Description
         From :mod:`ppcore.dist`; its parameters may be random values.
+    obs : None
+        Only there to tell those who are used to it where data go instead.
 
     Raises
     ------
     ModelError
-        The name is taken, or a constant parameter is outside its support.
+        Data are given as ``obs``, the name is taken, or a constant parameter is outside its support.
     ShapeError
         Parameters do not broadcast, or do not fit the plates.
     """
@@ -52,6 +54,11 @@ def sample(name: str, distribution: Description) -> Wire:
         raise ModelError(
             f"{user_line()}: pp.sample({name!r}, …) takes a distribution from ppcore.dist, such "
             f"as dist.Normal(0, 1), not {distribution!r}."
+        )
+    if obs is not None:
+        raise ModelError(
+            f"{user_line()}: a model does not hold its data. Drop obs= from site {name!r} and "
+            f"attach the data to the model: model(...).observe({name}=data)."
         )
     full = recorder.claim(name)
     check_kinds(full, distribution)
