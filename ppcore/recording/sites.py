@@ -45,7 +45,8 @@ def sample(name: str, distribution: Description, obs: None = None) -> Wire:
     Raises
     ------
     ModelError
-        Data are given as ``obs``, the name is taken, or a constant parameter is outside its support.
+        Data are given as ``obs``, the name is taken, or a constant parameter is outside its
+        support.
     ShapeError
         Parameters do not broadcast, or do not fit the plates.
     """
