@@ -126,6 +126,8 @@ def grouped(index):
 def several():
     a = pp.sample("a", dist.Bernoulli(0.3))
     b = pp.sample("b", dist.Categorical(np.array([0.2, 0.5, 0.3])))
+    e = pp.sample("e", dist.Bernoulli(np.array([0.3, 0.6])).to_event(1))
+    pp.sample("y_event", dist.Normal(1.5 * e, 1.0).to_event(1))
     n = pp.sample("n", dist.Binomial(3, 0.4))
     t = pp.sample("t", dist.Normal(a + b, 1 + n))
     c = pp.sample("c", dist.Bernoulli(logits=t * b - a))
@@ -146,13 +148,27 @@ def second_order(length):
     pp.scan(step, (0, 1), length=length, reverse=True)
 
 
+@pp.model
+def left_to_right(length):
+    mu = pp.sample("mu", dist.Normal(0, 5).expand([3]))
+    p = np.array([[0.9, 0.1, 0.0], [0.0, 0.8, 0.2], [0.0, 0.0, 1.0]])
+
+    def step(z, _):
+        z = pp.sample("z", dist.Categorical(pp.math.get_at(p, z)))
+        pp.sample("y", dist.Normal(mu[z], 1.0))
+        return z, None
+
+    pp.scan(step, 0, length=length)
+
+
 MODELS = {
     "mixture": mixture(4).observe(y=rng.normal(size=4)),
     "hmm": hmm(9).observe(y=rng.normal(size=9)),
     "hmm_from_outside": hmm_from_outside(4).observe(y=rng.normal(size=4), y0=0.3, y_after=0.1),
     "switching_chains": switching_chains(3, 2).observe(y=rng.normal(size=(3, 2))),
     "grouped": grouped(np.array([0, 1, 1, 2])).observe(y=rng.normal(size=4)),
-    "several": several().observe(y=np.array([0.1, 0.2])),
+    "several": several().observe(y=np.array([0.1, 0.2]), y_event=np.array([0.5, 1.2])),
+    "left_to_right": left_to_right(4).observe(y=rng.normal(size=4)),
     "second_order": second_order(6).observe(y=rng.normal(size=6)),
 }
 
@@ -215,10 +231,12 @@ def test_draws_of_labels_follow_their_conditional():
         settings, logs, total, _ = enumerated(model, target, x)
         keys = jax.random.split(jax.random.key(1), 20000)
         drawn = jax.jit(jax.vmap(lambda k: target.complete(k, x)))(keys)
-        codes = sum(np.asarray(drawn[n]) * 10**i for i, n in enumerate(target.labels))
+        rows = np.concatenate([np.asarray(drawn[n]).reshape(20000, -1) for n in target.labels], 1)
+        codes = rows @ 10 ** np.arange(rows.shape[1])
         for setting, log in zip(settings, logs, strict=True):
             p = np.exp(log - total)
-            share = (codes == sum(int(v) * 10**i for i, v in enumerate(setting))).mean()
+            code = np.concatenate([v.ravel() for v in setting]) @ 10 ** np.arange(rows.shape[1])
+            share = (codes == code).mean()
             assert abs(share - p) < 5 * np.sqrt(p * (1 - p) / 20000) + 1e-4
 
 
@@ -251,6 +269,29 @@ def test_a_hidden_chain_is_one_scan_whatever_its_length():
             steps = target.mixed(jnp.zeros(target.dim)).summed.steps
             assert any(isinstance(s, Paths) for s in steps)
     assert sizes[0] == sizes[1]
+
+
+def test_chains_in_a_plate_are_the_chains_one_by_one():
+    @pp.model
+    def chains(length, n):
+        mu = pp.sample("mu", dist.Normal(0, 5).expand([2]))
+        p = pp.sample("p", dist.Dirichlet(np.ones((2, 2))).to_event(1))
+
+        def step(z, _):
+            with pp.plate("n", n):
+                z = pp.sample("z", dist.Categorical(p[z]))
+                pp.sample("y", dist.Normal(mu[z], 1.0))
+            return z, None
+
+        pp.scan(step, np.zeros(n, int), length=length)
+
+    y = rng.normal(size=(9, 3))
+    with precision.scope("float64"):
+        together = chains(9, 3).observe(y=y).target()
+        x = jnp.asarray(rng.normal(size=together.dim))
+        alone = jax.jit(lambda t, x: t.log_likelihood(x))
+        want = sum(float(alone(hmm(9).observe(y=y[:, i]).target(), x)) for i in range(3))
+        assert float(alone(together, x)) == pytest.approx(want, abs=1e-10)
 
 
 @pytest.mark.parametrize("shape", ["tree", "grid", "cycle", "star"])
@@ -335,7 +376,16 @@ def test_what_cannot_be_summed_out_is_refused_with_a_reason():
 
         pp.scan(step, 1.0, length=n)
 
+    @pp.model
+    def lattice(n):
+        w = pp.sample("w", dist.Normal(0, 1))
+        with pp.plate("row", n), pp.plate("column", n):
+            z = pp.sample("z", dist.Bernoulli(0.5))
+        pp.sample("y", dist.Normal(w * z[1:] * z[:-1], 1.0))
+        pp.factor("across", w * z[:, 1:] * z[:, :-1])
+
     for model, value, site, why in (
+        (lattice(40), np.zeros((39, 40)), "z", "tables of"),
         (poisson(), 1.0, "k", "GammaPoisson"),
         (bounded(), 1.0, "x", "support that depends"),
         (coupled(40), 1.0, "sum", "40 finite variables at once"),
@@ -344,6 +394,6 @@ def test_what_cannot_be_summed_out_is_refused_with_a_reason():
         with pytest.raises(UnsupportedError, match=why) as error:
             with precision.scope("float64"):
                 target = model.observe(y=value).target()
-                target.log_density(jnp.zeros(target.dim))
+                jax.eval_shape(target.log_density, jnp.zeros(target.dim))
         assert isinstance(error.value, NotSummable)
         assert site in error.value.box

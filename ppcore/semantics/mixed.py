@@ -24,7 +24,7 @@ from ppcore.semantics.finite import NOBODY, Finite, Network, TooLarge
 from ppcore.semantics.finite_dist import computed, finite_values, is_delta
 from ppcore.semantics.interpret import distribution_of
 from ppcore.semantics.log_density import bijection
-from ppcore.semantics.mixed_dist import log_prob
+from ppcore.semantics.mixed_dist import elementwise, log_prob
 from ppcore.semantics.mixed_ops import apply, known, plain
 from ppcore.semantics.sum_product import Batch, Summed, batches, sum_out
 
@@ -175,6 +175,8 @@ def walk(
 
 def _box(box: Box, values: list[Finite], z: Mapping[str, Any], out: Mixed) -> list[Finite]:
     name = str(box.name)
+    if box.op in ("sample", "observe"):
+        box = elementwise(box)
     if box.op == "sample":
         made = _label(box, values, out) if is_label(box) else _latent(box, values, z[name], out)
         out.sites[name] = made
@@ -216,9 +218,9 @@ def require_finite(box: Box) -> np.ndarray:
 
     Raises :class:`NotSummable` if that is not a finite set.
     """
-    support = finite_values(box.cod[0])
-    if support is None or box.spec[2]:
-        what = "is a random vector" if box.spec[2] else f"takes values in {box.cod[0].support}"
+    support, event = finite_values(box.cod[0]), elementwise(box).spec[2]
+    if support is None or event:
+        what = "is a random vector" if event else f"takes values in {box.cod[0].support}"
         raise NotSummable(
             str(box.name),
             f"{what}, not in a finite set of numbers that is known beforehand. Observe it, give it "

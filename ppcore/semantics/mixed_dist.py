@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -18,6 +20,16 @@ from ppcore.semantics.mixed_ops import gather
 
 _WHOLE = 99  # more axes than any parameter has: all of them belong together
 Slots = tuple[np.ndarray, ...]
+
+
+def elementwise(box: Box) -> Box:
+    """A sample or observe box with ``to_event`` undone: what it sums are independent elements."""
+    template, batch, event_ndim, proper = box.spec
+    shape = (box.cod[0] if box.op == "sample" else box.dom[-1]).shape
+    while template.kind == "describe:method:to_event":
+        template, n = template.items
+        batch, event_ndim = shape[: len(batch) + int(n)], event_ndim - int(n)
+    return replace(box, spec=(template, batch, event_ndim, proper))
 
 
 def log_prob(box: Box, parameters: list[Finite], value: Any, all_values: bool) -> tuple[Slots, Any]:
@@ -73,7 +85,7 @@ def _settings(box: Box, parameters: list[Finite]) -> tuple[Slots, tuple[int, ...
                 cards.append(card)
             mine.append(found[key])
         parts.append((mine, table))
-    n = float(np.prod([float(c) for c in cards]))
+    n = math.prod(float(c) for c in cards)
     if n * max(int(np.prod(batch)), *(p.table.size for p in parameters)) > LIMIT:
         raise TooLarge(
             f"its parameters depend on {len(cards)} finite variables at once ({n:.2g} combinations)"

@@ -7,6 +7,7 @@ are left to the tensor semantics.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -305,7 +306,7 @@ def at_settings(value: Finite, grid: dict[int, Any], n: int) -> Any:
 
 
 def _limit(cards: Sequence[int], size: int) -> None:
-    combos = float(np.prod([float(c) for c in cards])) if cards else 1.0
+    combos = math.prod(float(c) for c in cards)
     if combos * max(size, 1) > LIMIT:
         raise TooLarge(
             f"it depends on {len(cards)} finite variables at once ({combos:.2g} combinations)"

@@ -19,7 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppcore.semantics.finite import LIMIT, NOBODY, TooLarge
+from ppcore.semantics.finite import NOBODY, TooLarge
+
+WIDEST = 2**18
+"""Entries of one clique's table: the sum is taken again at every evaluation of a density."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,15 +248,15 @@ class _Elimination:
         cheapest = min(cost.values())
         # In long structures take dearer variables too, so that rounds stay few.
         allowed = cheapest * (float(self.cards.max()) if len(near) > 32 else 1.0)
-        if cheapest > LIMIT:
+        if cheapest > WIDEST:
             raise TooLarge(
-                f"summing out would take a table of {cheapest:.2g} entries: too many variables "
-                "depend on each other at once"
+                f"summing out would take tables of {cheapest:.2g} entries and more: too many "
+                "variables depend on each other at once"
             )
         blocked: set[int] = set()
         kinds: dict[tuple[int, ...], list[list[int]]] = {}
         for v in sorted(near, key=lambda u: (cost[u], u)):
-            if cost[v] > allowed or cost[v] > LIMIT:
+            if cost[v] > allowed or cost[v] > WIDEST:
                 break
             if v in blocked:
                 continue
@@ -343,7 +346,7 @@ def _as_paths(pairs: np.ndarray) -> np.ndarray | None:
         return None
     near = np.full((len(nodes), 2), -1)
     filled = np.zeros(len(nodes), int)
-    joined: list[list[int]] = edges.tolist()
+    joined: Any = edges.tolist()
     for a, b in joined:
         near[a, filled[a]] = b
         near[b, filled[b]] = a
