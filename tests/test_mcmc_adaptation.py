@@ -4,14 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ppcore_mcmc.ensemble import Ensemble
 from ppcore_mcmc.laplace import newton
 from ppcore_mcmc.lbfgs import Paths, climb, dense_inverse_hessian
 from ppcore_mcmc.leapfrog import Phase, leapfrog, value_and_gradient
-from ppcore_mcmc.length import Length
+from ppcore_mcmc.length import Length, autocorrelation_time
 from ppcore_mcmc.metric import estimate, geometric_mean
 from ppcore_mcmc.preconditioner import Dense, LowRank, identity
 from ppcore_mcmc.start import find
 from ppcore_mcmc.step_size import StepSize
+from ppcore_mcmc.trial import Candidate, try_metrics
 
 from ppcore.precision import scope
 from ppcore.target import DensityTarget
@@ -152,8 +154,62 @@ def test_length_grows_while_draws_depend_on_each_other_and_no_further():
     assert 3.0 < search.best < 15.0
 
 
+def autoregression(rng, rho, n, chains, dim):
+    rows = [rng.normal(size=(chains, dim))]
+    for _ in range(n - 1):
+        rows.append(rho * rows[-1] + np.sqrt(1 - rho**2) * rng.normal(size=(chains, dim)))
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize(("n", "chains"), [(64, 64), (1000, 4)])
+def test_autocorrelation_time_is_that_of_an_autoregression(n, chains):
+    draws = autoregression(np.random.default_rng(6), 0.7, n, chains, 2)
+    time = autocorrelation_time(draws, np.zeros(2), np.ones(2))
+    # (1 + 0.7)/(1 - 0.7) = 5.7; the largest of four noisy variances of 63 degrees of freedom.
+    assert 4 < time < 10
+
+
+def test_autocorrelation_time_sees_a_mode_too_slow_for_neighbours_to_show():
+    rng = np.random.default_rng(7)
+    draws = rng.normal(size=(64, 64, 2)) + 0.5 * rng.normal(size=(64, 2))
+    assert autocorrelation_time(draws, np.zeros(2), draws.var((0, 1))) > 8
+
+
+@pytest.mark.parametrize(("dense_rho", "diagonal"), [(0.9, True), (0.5, False)])
+@pytest.mark.parametrize("chains", [4, 64])
+def test_the_metric_that_yields_more_per_gradient_is_kept(dense_rho, diagonal, chains):
+    rng = np.random.default_rng(8)
+    root = np.linalg.cholesky(np.array([[1.0, 0.8], [0.8, 1.0]]))
+    metrics = Dense(root), Dense(np.eye(2))
+
+    def advance(metric, step, length, n):
+        rho, cost = (dense_rho, 4) if metric is metrics[0] else (0.6, 6 if diagonal else 40)
+        return {"x": autoregression(rng, rho, n, chains, 2), "n_gradients": np.full(n, cost)}
+
+    now = Candidate(False, StepSize(0.0), 1.5)
+    moments = np.zeros(2), np.ones(2)
+    best = try_metrics(
+        advance, lambda step, out: step, metrics, now, moments, (4, 800 // chains), 100.0
+    )
+    assert best.diagonal == diagonal
+    assert (best.length > 1.5) == diagonal
+    tight = Dense(np.linalg.cholesky(np.array([[1.0, 0.999], [0.999, 1.0]]))), metrics[1]
+    assert try_metrics(advance, None, tight, now, moments, (4, 50), 100.0) is now
+
+
 def funnel(x, data):
     return -0.5 * (x[0] / 3) ** 2 - jnp.sum(0.5 * x[1:] ** 2 * jnp.exp(-x[0]) + 0.5 * x[0]) + data
+
+
+@pytest.mark.parametrize(("shape", "thin"), [("funnel", True), ("gaussian", False)])
+def test_only_slow_posteriors_are_thinned(shape, thin):
+    def log_density(x, data):
+        return 0.5 * funnel(x, data) if shape == "funnel" else -0.5 * jnp.sum(x**2)
+
+    with scope("float64"):
+        target = DensityTarget(log_density, 6, np.float64(0.0))
+        warm = Ensemble().warmup(jax.random.key(0), target, 64, lambda progress: None)
+    assert (int(warm.tuned.thin) > 1) == thin
 
 
 def regression(x, data):

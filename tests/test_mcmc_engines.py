@@ -1,10 +1,12 @@
 """The MCMC engines: right answers, one program, one trace, same numbers however they are run."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ppcore_mcmc.ensemble import Ensemble
+from ppcore_mcmc.ensemble import CHUNK, Ensemble, transitions
 from ppcore_mcmc.nuts import NUTS
 
 from ppcore.engine import Engine
@@ -100,6 +102,52 @@ def test_same_draws_jitted_or_not_vmapped_or_looped(engine, draws):
             np.testing.assert_allclose(mapped[1][name][i], value, rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(jitted[i][0], looped[i][0], rtol=1e-6)
         np.testing.assert_allclose(mapped[0][i], looped[i][0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("draws", [5, 40])
+def test_thinned_draws_are_the_same_however_they_are_run(draws):
+    engine = Ensemble(warmup_draws=64)
+    with scope("float64"):
+        targets = [correlated(3, seed)[0] for seed in range(2)]
+        warm = engine.warmup(jax.random.key(0), targets[0], 4, silent)
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *targets)
+        tuned = [replace(warm.tuned, thin=np.int32(thin)) for thin in (3, 2)]
+        both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *tuned)
+        x = jnp.asarray(np.stack([np.tile(t.data["mean"], (4, 1)) for t in targets]))
+        keys = jax.random.split(jax.random.key(9), 2)
+
+        def run(key, target, tuned, x):
+            carry = engine.init(key, target, tuned, x)
+            return engine.block(key, target, tuned, carry, draws)[1:]
+
+        looped = [run(*each) for each in zip(keys, targets, tuned, x, strict=True)]
+        mapped = jax.jit(jax.vmap(run))(keys, stacked, both, x)
+    for i in range(2):
+        np.testing.assert_allclose(mapped[0][i], looped[i][0], rtol=1e-6)
+        for name, value in looped[i][1].items():
+            np.testing.assert_allclose(mapped[1][name][i], value, rtol=1e-6, atol=1e-6)
+
+
+def test_a_thinned_draw_is_the_last_of_its_transitions():
+    target, *_ = correlated(3)
+    engine = Ensemble(warmup_draws=64)
+    with scope("float64"):
+        warm = engine.warmup(jax.random.key(0), target, 4, silent)
+        tuned = replace(warm.tuned, thin=np.int32(2))
+        carry = engine.init(None, target, tuned, warm.x)
+        key = jax.random.key(1)
+        _, draws, stats = engine.block(key, target, tuned, carry, 6)
+        parts = []
+        for sweep in range(2):
+            index, active = np.int32(sweep), np.int32(6)
+            carry, out = transitions(key, index, target, tuned, carry, CHUNK, active)
+            parts.append({name: np.asarray(value)[:6] for name, value in out.items()})
+    every = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    np.testing.assert_array_equal(draws, np.swapaxes(every["x"][1::2], 0, 1))
+    steps = every["n_gradients"].reshape(6, 2).sum(1)
+    np.testing.assert_array_equal(stats["n_gradients"], np.tile(steps, (4, 1)))
+    acceptance = every["acceptance_rate"].reshape(6, 2, 4).mean(1)
+    np.testing.assert_allclose(stats["acceptance_rate"], acceptance.T)
 
 
 @by_name

@@ -11,11 +11,18 @@ import jax
 import numpy as np
 
 from ppcore.engine import Progress, Report
-from ppcore_mcmc.length import Length
+from ppcore_mcmc.length import Length, autocorrelation_time
 from ppcore_mcmc.metric import choose, estimate, from_factor
-from ppcore_mcmc.preconditioner import Preconditioner, identity
+from ppcore_mcmc.preconditioner import Dense, Preconditioner, identity
 from ppcore_mcmc.start import find
 from ppcore_mcmc.step_size import StepSize
+from ppcore_mcmc.trial import Candidate, in_trouble, try_metrics, uncorrelated
+
+TRY_AT = 0.6
+MOST_THIN = 8
+BRISK = 3.0
+IDLE = 4.0
+DIVERGING = 0.002
 
 
 class Machine(Protocol):
@@ -39,7 +46,7 @@ class Machine(Protocol):
         self, precondition: Preconditioner, step: float, length: float, n: int
     ) -> dict[str, np.ndarray]:
         """``n`` draws of every chain: x, gradient: float[n, chains, d]; log_density,
-        acceptance_rate, diverging: [n, chains]."""
+        acceptance_rate, diverging, n_gradients: [n, chains]."""
         ...
 
     def copy(self, source: np.ndarray) -> None:
@@ -64,6 +71,8 @@ class Schedule:
         First trajectory length, in whitened units (ignored by engines that choose their own).
     learn_length : bool
         Whether to look for a better one.
+    apart : float
+        The condition number of the correlations above which a diagonal metric is not tried.
     """
 
     draws: int
@@ -72,20 +81,35 @@ class Schedule:
     target_accept: float
     length: float
     learn_length: bool
+    apart: float
 
 
 @dataclass
 class Adapted:
-    """The state of a warm-up; its end is what the engine freezes."""
+    """The state of a warm-up; its end is what the engine freezes.
 
-    precondition: Preconditioner
+    ``precondition`` is a dense metric's ``flat`` counterpart where that has proved better.
+    """
+
+    learnt: Preconditioner
     step: StepSize
     length: Length
+    flat: Dense | None = None
+    diverged: bool = False
     done: int = 0
     settled: bool = False
+    thin: int = 1
     divergences: Any = 0
     history: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def precondition(self) -> Preconditioner:
+        return self.learnt if self.flat is None else self.flat
+
+    def aim(self, schedule: Schedule) -> float:
+        """The acceptance to tune for: half way to 1 once chains have diverged late."""
+        return (1 + schedule.target_accept) / 2 if self.diverged else schedule.target_accept
 
 
 def warm_up(
@@ -113,7 +137,8 @@ def warm_up(
     length = Length(schedule.length, schedule.length)
     state = Adapted(precondition, step, length, divergences=np.zeros(chains, int))
     state.notes += [start.note] if start.note else []
-    return _rounds(machine, state, schedule, start.factor is not None, rng, report)
+    near, free = start.factor is not None, metric == "auto" and kind == "dense"
+    return _rounds(machine, state, schedule, near, free, rng, report)
 
 
 def _rounds(
@@ -121,6 +146,7 @@ def _rounds(
     state: Adapted,
     schedule: Schedule,
     near: bool,
+    free: bool,
     rng: np.random.Generator,
     report: Report,
 ) -> Adapted:
@@ -128,8 +154,9 @@ def _rounds(
 
     Rounds grow from a few draws to ``schedule.longest``. After each, the step size moves; at
     lengthening intervals the preconditioner is estimated anew from the later half of all draws.
-    In the first half, chains left far below the bulk are replaced by copies of others. The last
-    fifth only averages the step size. The whole goes on while the pooled mean still drifts.
+    In the first half, chains left far below the bulk are replaced by copies of others. With a
+    ``free`` metric that serves badly, others are tried once in between. The last fifth only
+    averages the step size. The whole goes on while the pooled mean still drifts.
     """
     total = schedule.draws // 2 if near else schedule.draws
     early = 0.25 if not near else 1.0
@@ -143,8 +170,10 @@ def _rounds(
         state.done += n
         state.history.append((out["x"], out["gradient"]))
         state.divergences = state.divergences + out["diverging"].sum(0)
-        state.step = state.step.update(_acceptance(out), schedule.target_accept)
-        if state.done < total // 2:
+        late = state.done >= total // 2
+        state.diverged = state.diverged or (late and out["diverging"].mean() > DIVERGING)
+        state.step = state.step.update(_acceptance(out), state.aim(schedule))
+        if not late:
             _rescue(machine, out, rng)
         elif schedule.learn_length:
             _learn_length(state, out["x"])
@@ -152,11 +181,15 @@ def _rounds(
             early = 1.0
             _refit(state, by_fisher=state.done < total // 2)
             refit = state.done + max(schedule.longest // 4, state.done // 3)
+            if free and state.done >= TRY_AT * total:
+                free = False
+                _choose_metric(machine, state, schedule, out)
         fields = {"step_size": state.step.now, "divergences": state.divergences}
         report(Progress("warmup", state.done, total, fields))
         if state.done >= total:
             state.settled = _settled(state.history)
             if state.settled or total >= schedule.limit:
+                state.thin = thinning(state)
                 return state
             total = min(2 * total, schedule.limit)
 
@@ -173,14 +206,56 @@ def _recent(state: Adapted) -> tuple[np.ndarray, np.ndarray]:
     return draws.reshape(-1, draws.shape[-1]), gradients.reshape(-1, draws.shape[-1])
 
 
+def thinning(state: Adapted) -> int:
+    """Transitions that make draws nearly independent, as the last quarter of all draws shows.
+
+    1 up to an autocorrelation time of ``IDLE``, else enough for one of about ``BRISK``: with short
+    chains it is the time between draws that R-hat sees, and where it is long gradients are cheap
+    beside keeping every state.
+    """
+    draws = np.concatenate([draws for draws, _ in state.history[-len(state.history) // 4 :]])
+    pooled, _ = _recent(state)
+    time = autocorrelation_time(draws, pooled.mean(0), pooled.var(0))
+    return 1 if time < IDLE else min(math.ceil(time / BRISK), MOST_THIN)
+
+
 def _learn_length(state: Adapted, draws: np.ndarray) -> None:
     pooled, _ = _recent(state)
     state.length = state.length.update(draws, pooled.mean(0), pooled.var(0))
 
 
 def _refit(state: Adapted, by_fisher: bool) -> None:
-    state.precondition = estimate(state.precondition, *_recent(state), by_fisher)
+    recent = _recent(state)
+    state.learnt = estimate(state.learnt, *recent, by_fisher)
+    if state.flat is not None:
+        state.flat = uncorrelated(state.flat, *recent)
     state.step = state.step.restart()
+
+
+def _choose_metric(
+    machine: Machine, state: Adapted, schedule: Schedule, out: dict[str, np.ndarray]
+) -> None:
+    """Try a diagonal metric beside the dense one if the last round, ``out``, was poor."""
+    draws, gradients = _recent(state)
+    moments = draws.mean(0), draws.var(0)
+    if not isinstance(state.learnt, Dense) or not in_trouble(out, *moments):
+        return
+    flat = uncorrelated(state.learnt, draws, gradients)
+
+    def advance(metric: Preconditioner, step: float, length: float, n: int) -> dict[str, Any]:
+        out = machine.advance(metric, step, length, n)
+        state.history.append((out["x"], out["gradient"]))
+        return out
+
+    def tune(step: StepSize, out: dict[str, np.ndarray]) -> StepSize:
+        return step.update(_acceptance(out), state.aim(schedule))
+
+    now = Candidate(False, state.step, state.length.now)
+    rounds = schedule.longest // 4, schedule.longest
+    best = try_metrics(advance, tune, (state.learnt, flat), now, moments, rounds, schedule.apart)
+    state.step = best.step
+    if best.diagonal:
+        state.flat, state.length = flat, Length(best.length, best.length)
 
 
 def _acceptance(out: dict[str, np.ndarray]) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ppcore.contract import Invariant
 from ppcore.engine import Report, Warm
-from ppcore_mcmc.adapt import Schedule, warm_up
+from ppcore_mcmc.adapt import MOST_THIN, Schedule, warm_up
 from ppcore_mcmc.leapfrog import Carry, Phase, leapfrog, log_joint, value_and_gradient
 from ppcore_mcmc.metric import RANK
 from ppcore_mcmc.noise import is_traced, noise, rounded
@@ -20,8 +20,12 @@ from ppcore_mcmc.preconditioner import Preconditioner
 from ppcore_mcmc.settings import check_between, check_count, check_metric
 
 CHUNK = 16
+APART = 100.0
+ONCE = np.int32(1)
 DIVERGENCE = 1000.0
 STATS = ("log_density", "acceptance_rate", "diverging", "energy", "step_size")
+# How a draw that is several transitions reports them; all else is that of the last.
+GATHER = {"acceptance_rate": "mean", "diverging": "any", "n_gradients": "sum"}
 
 
 @jax.tree_util.register_dataclass
@@ -37,11 +41,14 @@ class EnsembleTuning:
         ε, in units of the whitened target.
     length : float[]
         Mean trajectory length ε·L in whitened time.
+    thin : int[]
+        Transitions that make one draw, at most ``MOST_THIN``.
     """
 
     preconditioner: Preconditioner
     step_size: Any
     length: Any
+    thin: Any
 
 
 class Plan(NamedTuple):
@@ -131,7 +138,7 @@ def transitions(
     momenta, uniforms = noise(key, index, n * chains * dim, n * (2 * chains + 1), carry.x.dtype)
     plan = Plan(active, momenta, *_jitter(uniforms, tuned, n, chains))
     carry, out = trajectories(target, tuned.preconditioner, carry, plan)
-    return carry, out | {"steps": plan.steps, "step_size": plan.step}
+    return carry, out | {"n_gradients": plan.steps, "step_size": plan.step}
 
 
 class Chains:
@@ -168,13 +175,13 @@ class Chains:
         self, precondition: Preconditioner, step: float, length: float, n: int
     ) -> dict[str, np.ndarray]:
         dtype = self.dtype
-        tuned = EnsembleTuning(precondition, dtype.type(step), dtype.type(length))
+        tuned = EnsembleTuning(precondition, dtype.type(step), dtype.type(length), ONCE)
         self.carry, out = transitions(
             self.key, np.int32(self.rounds), self.target, tuned, self.carry, CHUNK, np.int32(n)
         )
         self.rounds += 1
         rows = {name: np.asarray(value)[:n] for name, value in out.items()}
-        self.gradients += int(rows["steps"].sum()) * len(self.blank[0])
+        self.gradients += int(rows["n_gradients"].sum()) * len(self.blank[0])
         return rows
 
     def copy(self, source: np.ndarray) -> None:
@@ -251,14 +258,15 @@ class Ensemble:
             self.target_accept,
             self.length,
             self.learn_length,
+            APART,
         )
         machine_key, start_key = jax.random.split(key)
         machine = Chains(machine_key, target, chains, jnp.result_type(float))
         end = warm_up(machine, start_key, target, chains, self.metric, self.rank, schedule, report)
         dtype = machine.dtype
-        tuned = EnsembleTuning(
-            end.precondition, dtype.type(end.step.final), dtype.type(end.length.best)
-        )
+        thin = np.int32(end.thin if self.learn_length else 1)
+        step, length = dtype.type(end.step.final), dtype.type(end.length.best)
+        tuned = EnsembleTuning(end.precondition, step, length, thin)
         return Warm(tuned, np.asarray(machine.carry.x), machine.gradients, tuple(end.notes))
 
     def init(self, key: Any, target: Any, tuned: EnsembleTuning, x: Any) -> Carry:
@@ -273,23 +281,76 @@ class Ensemble:
     def block(
         self, key: Any, target: Any, tuned: EnsembleTuning, carry: Carry, n: int
     ) -> tuple[Carry, Any, dict[str, Any]]:
-        """``n`` transitions of every chain; draws: float[chains, n, d].
+        """``n`` draws of every chain, ``tuned.thin`` transitions each; draws: float[chains, n, d].
 
-        Runs the warm-up's program on chunks of draws, so that no ``n`` compiles anything.
+        Runs the warm-up's program on chunks of transitions, so that no ``n`` compiles anything.
         """
         if is_traced(key, target, tuned, carry):
             if n <= CHUNK:
-                carry, out = transitions(key, 0, target, tuned, carry, n, n)
+                carry, out = _kept(key, 0, target, tuned, carry, n, n)
             else:
                 carry, out = _scanned(key, target, tuned, carry, n)
             return carry, *_by_chain(out, n, jnp)
-        parts = []
+        parts, thin = [], int(tuned.thin)
         for chunk in range(-(-n // CHUNK)):
-            active = np.int32(min(CHUNK, n - chunk * CHUNK))
-            carry, out = transitions(key, np.int32(chunk), target, tuned, carry, CHUNK, active)
-            parts.append(out)
-        rows = {name: np.concatenate([np.asarray(p[name]) for p in parts]) for name in parts[0]}
+            active = min(CHUNK, n - chunk * CHUNK)
+            swept = []
+            for sweep in range(thin):
+                index = np.int32(chunk * MOST_THIN + sweep)
+                carry, out = transitions(key, index, target, tuned, carry, CHUNK, np.int32(active))
+                swept.append({name: np.asarray(value)[:active] for name, value in out.items()})
+            parts.append(_thinned(swept, thin))
+        rows = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
         return carry, *_by_chain(rows, n, np)
+
+
+def _thinned(swept: list[dict[str, Any]], thin: int) -> dict[str, Any]:
+    """Rows of kept draws from those of all transitions: the last of each ``thin``.
+
+    Acceptance rates are averaged, gradients added, and a draw diverges if any transition did.
+    """
+    rows = {}
+    for name in swept[0]:
+        every = np.concatenate([rows_[name] for rows_ in swept])
+        every = every.reshape(-1, thin, *every.shape[1:])
+        gather = GATHER.get(name)
+        rows[name] = every[:, -1] if gather is None else getattr(np, gather)(every, axis=1)
+    return rows
+
+
+def _kept(
+    key: Any, chunk: Any, target: Any, tuned: EnsembleTuning, carry: Carry, n: int, active: Any
+) -> tuple[Carry, dict[str, Any]]:
+    """As the host's loop over one chunk, inside a JAX trace: ``n`` slots of kept draws.
+
+    Sweep j makes transitions j·active, …, (j + 1)·active − 1, of which number g belongs to draw
+    g // thin.
+    """
+    thin = jnp.asarray(tuned.thin, jnp.int32)
+    slots = jnp.arange(n, dtype=jnp.int32)
+
+    def sweep(j: Any, state: tuple[Carry, dict[str, Any]]) -> tuple[Carry, dict[str, Any]]:
+        carry, kept = state
+        index = chunk * MOST_THIN + j
+        carry, out = transitions(key, index, target, tuned, carry, n, active)
+        g = j * active + slots
+        draw = jnp.where(slots < active, g // thin, n)
+        last = jnp.where((g + 1) % thin == 0, draw, n)
+        return carry, {
+            name: kept[name].at[draw].add(value.astype(kept[name].dtype), mode="drop")
+            if name in GATHER
+            else kept[name].at[last].set(value, mode="drop")
+            for name, value in out.items()
+        }
+
+    shapes = jax.eval_shape(lambda: transitions(key, chunk, target, tuned, carry, n, active)[1])
+    blank = {
+        name: jnp.zeros(of.shape, jnp.int32 if of.dtype == bool else of.dtype)
+        for name, of in shapes.items()
+    }
+    carry, kept = jax.lax.fori_loop(0, thin, sweep, (carry, blank))
+    kept["acceptance_rate"] = kept["acceptance_rate"] / thin
+    return carry, kept | {"diverging": kept["diverging"] > 0}
 
 
 def _scanned(
@@ -300,7 +361,7 @@ def _scanned(
 
     def chunk(carry: Carry, i: Any) -> tuple[Carry, dict[str, Any]]:
         active = jnp.minimum(CHUNK, n - i * CHUNK)
-        return transitions(key, i, target, tuned, carry, CHUNK, active)
+        return _kept(key, i, target, tuned, carry, CHUNK, active)
 
     carry, out = jax.lax.scan(chunk, carry, jnp.arange(chunks, dtype=jnp.int32))
     return carry, {name: v.reshape(chunks * CHUNK, *v.shape[2:]) for name, v in out.items()}
@@ -309,5 +370,5 @@ def _scanned(
 def _by_chain(rows: dict[str, Any], n: int, xp: Any) -> tuple[Any, dict[str, Any]]:
     """Draws and statistics with the chain axis first, from rows [n or more, chains, ...]."""
     stats = {name: xp.swapaxes(rows[name][:n], 0, 1) for name in STATS}
-    steps = xp.broadcast_to(rows["steps"][:n], stats["log_density"].shape)
+    steps = xp.broadcast_to(rows["n_gradients"][:n], stats["log_density"].shape)
     return xp.swapaxes(rows["x"][:n], 0, 1), stats | {"n_gradients": steps}

@@ -10,6 +10,7 @@ GROWTH = 1.6
 GOOD = 0.25
 LONGEST = 30.0
 LOSS = 0.2
+MANY = 16
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,33 @@ def slowest(draws: np.ndarray, middle: np.ndarray, variance: np.ndarray) -> floa
 
     With many coordinates the mean of the largest two in a hundred, as the very largest is noise.
     """
-    centred = (draws - middle) / np.sqrt(variance + 1e-300)
-    squares = np.clip(centred**2, 0, 9) - np.clip(centred**2, 0, 9).mean((0, 1))
-    both = np.concatenate([centred, squares], axis=-1)
+    both = _with_squares(draws, middle, variance)
     lagged = np.mean(both[1:] * both[:-1], axis=(0, 1)) / (both**2).mean((0, 1))
     top = np.sort(lagged)[-max(1, len(lagged) // 50) :]
     return float(np.clip(top.mean(), 0.0, 0.999))
+
+
+def autocorrelation_time(draws: np.ndarray, middle: np.ndarray, variance: np.ndarray) -> float:
+    """Draws of the slowest coordinate, or of its square, that are worth one independent draw.
+
+    (1 + ρ)/(1 − ρ) with ρ from :func:`slowest`, which slower modes hide from. With at least
+    ``MANY`` chains also n Var(mean of a chain)/Var(x), which no mode hides from while n is large
+    enough; the larger of the two.
+
+    Parameters: draws: float[n, chains, d]; middle, variance: float[d], pooled.
+    """
+    rho = slowest(draws, middle, variance)
+    time = (1 + rho) / (1 - rho)
+    n, chains = draws.shape[:2]
+    if chains >= MANY:
+        both = _with_squares(draws, middle, variance)
+        spread = both.mean(0).var(0) / (both.var((0, 1)) + 1e-300)
+        top = np.sort(spread)[-max(1, len(spread) // 50) :]
+        time = max(time, n * float(top.mean()))
+    return time
+
+
+def _with_squares(draws: np.ndarray, middle: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    centred = (draws - middle) / np.sqrt(variance + 1e-300)
+    squares = np.clip(centred**2, 0, 9) - np.clip(centred**2, 0, 9).mean((0, 1))
+    return np.concatenate([centred, squares], axis=-1)

@@ -21,6 +21,7 @@ from ppcore_mcmc.preconditioner import Preconditioner
 from ppcore_mcmc.settings import check_between, check_count, check_metric
 
 CHUNK = 100
+APART = 1000.0
 POOL = 512
 MOST_POOLS = 1 << 12
 STATS = ("log_density", "acceptance_rate", "energy", "diverging", "tree_depth", "n_gradients")
@@ -283,7 +284,7 @@ class NUTS:
         Raises :class:`ppcore.errors.StartError` if no finite log density is found.
         """
         schedule = Schedule(
-            self.warmup_draws, self.max_warmup_draws, 50, self.target_accept, 1.0, False
+            self.warmup_draws, self.max_warmup_draws, 50, self.target_accept, 1.0, False, APART
         )
         machine_key, start_key = jax.random.split(key)
         dtype = jnp.result_type(float)
