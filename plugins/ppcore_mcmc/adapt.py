@@ -13,6 +13,7 @@ import numpy as np
 from ppcore.engine import Progress, Report
 from ppcore_mcmc.length import Length, autocorrelation_time
 from ppcore_mcmc.metric import choose, estimate, from_factor
+from ppcore_mcmc.noise import spawned
 from ppcore_mcmc.preconditioner import Dense, Preconditioner, identity
 from ppcore_mcmc.start import find
 from ppcore_mcmc.step_size import StepSize
@@ -126,7 +127,7 @@ def warm_up(
 
     Raises :class:`ppcore.errors.StartError` if no finite log density is found.
     """
-    host_key, reference_key = jax.random.split(key)
+    host_key, reference_key = spawned(key, 2)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(host_key)).ravel())
     kind = choose(metric, target.dim)
     precondition = identity(kind, target.dim, rank, machine.dtype)
@@ -189,7 +190,11 @@ def _rounds(
         if state.done >= total:
             state.settled = _settled(state.history)
             if state.settled or total >= schedule.limit:
-                state.thin = thinning(state)
+                state.thin = thinning(state) if schedule.learn_length else 1
+                if state.thin > 1:
+                    state.notes.append(
+                        f"Chains move slowly: each draw is the last of {state.thin} transitions."
+                    )
                 return state
             total = min(2 * total, schedule.limit)
 
@@ -255,6 +260,7 @@ def _choose_metric(
     best = try_metrics(advance, tune, (state.learnt, flat), now, moments, rounds, schedule.apart)
     state.step = best.step
     if best.diagonal:
+        state.notes.append("A diagonal metric was tried and serves better than the dense one.")
         state.flat, state.length = flat, Length(best.length, best.length)
 
 

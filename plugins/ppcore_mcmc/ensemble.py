@@ -15,7 +15,7 @@ from ppcore.engine import Report, Warm
 from ppcore_mcmc.adapt import MOST_THIN, Schedule, warm_up
 from ppcore_mcmc.leapfrog import Carry, Phase, leapfrog, log_joint, value_and_gradient
 from ppcore_mcmc.metric import RANK
-from ppcore_mcmc.noise import is_traced, noise, rounded
+from ppcore_mcmc.noise import is_traced, noise, rounded, spawned
 from ppcore_mcmc.preconditioner import Preconditioner
 from ppcore_mcmc.settings import check_between, check_count, check_metric
 
@@ -195,7 +195,7 @@ class Ensemble:
     Each transition draws z ~ N(0, I), follows the Hamiltonian −log γ(x) + ½ zᵀz by L leapfrog
     steps of size ε (x moves along F z) and accepts with probability min(1, exp(−ΔH)). ε and L are
     drawn anew for every transition, independently of the state, so that each chain is reversible
-    with respect to γ for fixed ``tuned``.
+    with respect to γ for fixed ``tuned``. A draw is the last of ``tuned.thin`` transitions.
 
     Parameters
     ----------
@@ -204,13 +204,16 @@ class Ensemble:
     max_warmup_draws : int
         Adaptation goes on until the chains have settled, up to here.
     target_accept : float
-        Mean acceptance probability to tune ε for, in (0, 1).
+        Mean acceptance probability to tune ε for, in (0, 1); half way from it to 1 if chains
+        diverge late in warm-up.
     length : float
         Mean trajectory length εL in whitened time; π/2 makes draws from a Gaussian independent.
     learn_length : bool
-        Whether warm-up may lengthen it where that yields more effective draws per gradient.
+        Whether warm-up may lengthen it where that yields more effective draws per gradient, and
+        make each draw the last of several transitions where chains move slowly all the same.
     metric : str
-        "auto", "dense", "low_rank" or "diagonal".
+        "auto", "dense", "low_rank" or "diagonal". "auto" is dense, or low_rank above 128
+        coordinates; where a dense one serves badly, warm-up tries a diagonal one beside it.
     rank : int
         Directions of a low-rank metric.
 
@@ -260,11 +263,11 @@ class Ensemble:
             self.learn_length,
             APART,
         )
-        machine_key, start_key = jax.random.split(key)
+        machine_key, start_key = spawned(key, 2)
         machine = Chains(machine_key, target, chains, jnp.result_type(float))
         end = warm_up(machine, start_key, target, chains, self.metric, self.rank, schedule, report)
         dtype = machine.dtype
-        thin = np.int32(end.thin if self.learn_length else 1)
+        thin = np.int32(end.thin)
         step, length = dtype.type(end.step.final), dtype.type(end.length.best)
         tuned = EnsembleTuning(end.precondition, step, length, thin)
         return Warm(tuned, np.asarray(machine.carry.x), machine.gradients, tuple(end.notes))

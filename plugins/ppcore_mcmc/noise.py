@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 SMALLEST = 4096
 
@@ -32,6 +33,22 @@ def flat_noise(key: Any, index: Any, normals: int, uniforms: int, dtype: Any) ->
     for_normals, for_uniforms = jax.random.split(jax.random.fold_in(key, index))
     z = jax.random.normal(for_normals, (normals,), dtype)
     return z, jax.random.uniform(for_uniforms, (uniforms,), dtype)
+
+
+def spawned(key: Any, count: int) -> list[Any]:
+    """``count`` keys of the kind of ``key``, hashed from it on the host: nothing is compiled.
+
+    >>> first, second = spawned(jax.random.key(0), 2)
+    >>> bool(first == second)
+    False
+    """
+    words = np.asarray(jax.random.key_data(key))
+    children = np.random.SeedSequence([int(word) for word in words.ravel()]).spawn(count)
+    states: list[Any] = [
+        child.generate_state(words.size).reshape(words.shape) for child in children
+    ]
+    impl = str(jax.random.key_impl(key))
+    return [jax.random.wrap_key_data(state, impl=impl) for state in states]
 
 
 def is_traced(*trees: Any) -> bool:

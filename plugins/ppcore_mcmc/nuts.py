@@ -15,7 +15,7 @@ from ppcore.engine import Report, Warm
 from ppcore_mcmc.adapt import Schedule, warm_up
 from ppcore_mcmc.leapfrog import Carry, value_and_gradient
 from ppcore_mcmc.metric import RANK
-from ppcore_mcmc.noise import is_traced, noise, rounded
+from ppcore_mcmc.noise import is_traced, noise, rounded, spawned
 from ppcore_mcmc.nuts_tree import Tree, advance, at_rest
 from ppcore_mcmc.preconditioner import Preconditioner
 from ppcore_mcmc.settings import check_between, check_count, check_metric
@@ -240,11 +240,13 @@ class NUTS:
     max_warmup_draws : int
         Adaptation goes on until the chains have settled, up to here.
     target_accept : float
-        Mean acceptance probability over a trajectory to tune ε for, in (0, 1).
+        Mean acceptance probability over a trajectory to tune ε for, in (0, 1); half way from it
+        to 1 if chains diverge late in warm-up.
     max_tree_depth : int
         At most 2^max_tree_depth − 1 leapfrog steps a transition.
     metric : str
-        "auto", "dense", "low_rank" or "diagonal".
+        "auto", "dense", "low_rank" or "diagonal". "auto" is dense, or low_rank above 128
+        coordinates; where a dense one serves badly, warm-up tries a diagonal one beside it.
     rank : int
         Directions of a low-rank metric.
 
@@ -286,7 +288,7 @@ class NUTS:
         schedule = Schedule(
             self.warmup_draws, self.max_warmup_draws, 50, self.target_accept, 1.0, False, APART
         )
-        machine_key, start_key = jax.random.split(key)
+        machine_key, start_key = spawned(key, 2)
         dtype = jnp.result_type(float)
         machine = Chains(machine_key, target, chains, dtype, self.max_tree_depth)
         end = warm_up(machine, start_key, target, chains, self.metric, self.rank, schedule, report)
