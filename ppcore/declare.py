@@ -72,6 +72,12 @@ class ModelFunction:
         labels = tuple(given.get(id(a), "") for a in recorder.data)
         return Model(self.fn.__name__, diagram, tuple(recorder.data), input_names=labels)
 
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and hasattr(Model, name):
+            call = f"{self.fn.__name__}{inspect.signature(self.fn)}"
+            raise AttributeError(f"A model takes its arguments first: {call}.{name}(...).")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def __repr__(self) -> str:
         return f"<model function {self.fn.__name__}{inspect.signature(self.fn)}>"
 

@@ -55,7 +55,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     'Known: ensemble, nuts.'
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    folded = {k.casefold(): k for k in reversed(known)}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
     if near:
-        return f"Did you mean {near[0]!r}?"
+        return f"Did you mean {folded[near[0]]!r}?"
     return f"Known: {', '.join(known)}." if known else "None are known."

@@ -185,6 +185,15 @@ def test_every_animal_is_described():
 
 def _certificate(name):
     return Certificate(
-        engine=name, version="x 1.0", code="0" * 12, passed=True, resolution=0.03, budget=1e-3,
-        seed=1, tests=9, contract="invariant", verdict="passed", date="2026-01-01",
+        engine=name,
+        version="x 1.0",
+        code="0" * 12,
+        passed=True,
+        resolution=0.03,
+        budget=1e-3,
+        seed=1,
+        tests=9,
+        contract="invariant",
+        verdict="passed",
+        date="2026-01-01",
     )

@@ -37,9 +37,7 @@ def test_the_pool_is_large_enough():
 # One program each for the whole pool: the kind of model is an argument.
 AXES = POOL["normal"].axes
 SCORE = jax.jit(jax.vmap(jax.grad(lambda v, t: t.log_density(v)), (0, AXES)))
-LIKELIHOOD = jax.jit(
-    lambda t, key: jax.vmap(t.log_likelihood)(t.sample_reference(key, 50_000))
-)
+LIKELIHOOD = jax.jit(lambda t, key: jax.vmap(t.log_likelihood)(t.sample_reference(key, 50_000)))
 
 
 @jax.jit
@@ -147,7 +145,7 @@ def test_a_factor_cannot_be_simulated():
     def tilted():
         a = pp.sample("a", dist.Normal(0, 1))
         pp.sample("y", dist.Normal(a, 1))
-        pp.factor("tilt", -a**2)
+        pp.factor("tilt", -(a**2))
 
     with pytest.raises(UnsupportedError, match="factor 'tilt'"):
         from_target(tilted().observe(y=0.3).target(), "tilted")

@@ -27,8 +27,10 @@ def test_examples(module):
 
 
 def test_a_script_walks_every_permutation_once():
-    seen = {tuple(map(int, v)): p for v, p in random.enumerate_traces(
-        lambda key: np.asarray(random.permutation(key, 3)))}
+    seen = {
+        tuple(map(int, v)): p
+        for v, p in random.enumerate_traces(lambda key: np.asarray(random.permutation(key, 3)))
+    }
     assert len(seen) == 6
     assert all(math.isclose(p, 1 / 6) for p in seen.values())
 

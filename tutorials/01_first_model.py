@@ -112,7 +112,7 @@ assert np.abs(pooled - pooled.mean()).sum() < np.abs(raw - raw.mean()).sum()
 # simulations is the spread of the cases larger than observed? Values near 0 or 1 would be bad.
 
 # %%
-simulated = fit.predict("cases", seed=2)
+simulated = fit.predict("cases", seed=2).to_numpy()  # [chain, draw, exposure, city]
 spread = simulated[..., 1, :].std(-1)
 p = float((spread > cases[1].std()).mean())
 print(f"posterior predictive p-value of the spread: {p:.2f}")

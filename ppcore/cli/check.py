@@ -19,7 +19,10 @@ def add_parser(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     parser.add_argument("name", nargs="?", metavar="ENGINE", help="an engine of `ppcore engines`")
     parser.add_argument("--zoo", action="store_true", help="check the checks: run every mutant")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE",
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
         help="a setting of the engine (may be repeated)",
     )
     parser.add_argument(
@@ -29,7 +32,10 @@ def add_parser(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
         "--model", action="append", default=[], metavar="MODEL", help="use this check model alone"
     )
     parser.add_argument(
-        "--expect", action="append", default=[], metavar="CHECK=REASON",
+        "--expect",
+        action="append",
+        default=[],
+        metavar="CHECK=REASON",
         help="a check that is known to fail, and why; strict (may be repeated)",
     )
     parser.add_argument("--seed", type=int, help="another seed than the fixed one")
@@ -37,9 +43,7 @@ def add_parser(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
         "--replicates", type=int, metavar="N", help="joint draws per model (more see more)"
     )
     parser.add_argument("--log", metavar="FILE", help="append results as JSON lines, with e-values")
-    parser.add_argument(
-        "--certificates", metavar="FILE", help="where to keep the certificate"
-    )
+    parser.add_argument("--certificates", metavar="FILE", help="where to keep the certificate")
     parser.add_argument(
         "--out", default="docs", metavar="DIR", help="where --zoo writes the kill matrix"
     )

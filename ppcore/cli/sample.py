@@ -66,8 +66,11 @@ def load_model(where: str) -> Any:
     sys.path.insert(0, str(path.parent.resolve()))
     try:
         spec.loader.exec_module(module)
-    except PPCoreError:
-        raise
+    except PPCoreError as error:
+        raise ModelError(
+            f"While running {file}: {error} (Put what should not run here under "
+            '`if __name__ == "__main__":`.)'
+        ) from error
     except SyntaxError as error:
         raise ModelError(f"{file}, line {error.lineno}: {error.msg}") from error
     except Exception as error:

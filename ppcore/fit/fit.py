@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppcore.errors import SettingsError
+from ppcore.errors import SettingsError, UnsupportedError
 from ppcore.fit import plotting, predictive, store
 from ppcore.fit.record import as_text
 from ppcore.fit.tree import dataset, stats_dataset, tree
@@ -166,6 +166,11 @@ class Fit:
             self._keep("posterior_predictive", dataset(observed, used.dims, attrs=own))
         if name is None:
             return dataset(observed, used.dims, attrs=own)
+        if name not in made and name in self.sites:
+            raise SettingsError(
+                f"Site {name!r} was drawn with the fit, so it is not predicted: "
+                f"fit.draws({name!r})."
+            )
         predictive.pick(name, made, "cannot be predicted")
         return dataset({name: made[name]}, used.dims, attrs=own)[name]
 
@@ -206,7 +211,17 @@ class Fit:
         Source: Vehtari, Gelman, Gabry (2017), doi:10.1007/s11222-016-9696-4.
 
         Returns ArviZ's ELPDData, with its pointwise values.
+
+        Raises :class:`~ppcore.errors.UnsupportedError` if discrete sites were summed out: given
+        the drawn labels the likelihood is another one, and far too hopeful.
         """
+        for label in predictive.labels(self._model):
+            raise UnsupportedError(
+                f"loo would be conditional on the drawn values of {label!r}, which is not the "
+                "predictive density of new data. Write a mixture as "
+                "dist.MixtureSameFamily(dist.Categorical(probs), components), without the site "
+                f"{label!r}, and fit that."
+            )
         sites = {str(site): None for site in self.log_likelihood().data_vars}
         if name is None and len(sites) > 1:
             raise SettingsError(f"Say which site to leave out of: {', '.join(sites)}.")

@@ -103,6 +103,13 @@ def infer(
         checkpoint=folder,
         precision=precision,
     )
+    if not getattr(model, "evidence", True) and not model.diagram.named("factor"):
+        warnings.warn(
+            "Nothing is observed, so these are draws from the prior. Attach data first, "
+            "model.observe(name=data); model.simulate(seed, n) draws from the prior at once.",
+            SamplingWarning,
+            stacklevel=_outside(),
+        )
     health = assess(result.x, result.stats, _namer(target, getattr(model, "spaces", {})))
     attrs = record(model, made, name, result, health, seed, precision)
     if health.warnings:

@@ -33,7 +33,9 @@ def predict(fit: Fit, model: Any, seed: int) -> Values:
         if shape != value.shape[2:]:
             raise SettingsError(
                 f"Site {site!r} was drawn with shape {value.shape[2:]}, but the model has it with "
-                f"shape {shape}. Predict with a model whose latent sites keep their shapes."
+                f"shape {shape}. Predict with a model whose latent sites keep their shapes; to "
+                "go on beyond the data, give the future sites names of their own (a second pp.scan "
+                "that starts from the first one's carry)."
             )
     return _folded(fit, model.simulate_given(seed, _flat(given)))
 
@@ -107,3 +109,11 @@ def _folded(fit: Fit, values: Mapping[str, Any]) -> Values:
     shape = (fit.attrs["chains"], fit.attrs["draws"])
     arrays = {site: np.asarray(value) for site, value in values.items()}
     return {site: array.reshape(*shape, *array.shape[1:]) for site, array in arrays.items()}
+
+
+def labels(model: Any) -> tuple[str, ...]:
+    """Unobserved sites of a model that its density does not keep: discrete, or hidden."""
+    if not hasattr(model, "diagram"):
+        return ()
+    free = [b for b in model.diagram.boxes() if b.op == "sample" and b.name not in model.evidence]
+    return tuple(b.name for b in free if b.cod[0].support.discrete or b.name not in model.spaces)

@@ -79,6 +79,12 @@ class Recorder:
                 f"{user_line()}: a masked array cannot enter a model, which would ignore the "
                 "mask. Pass its values and its mask, and use np.where or dist's .mask(mask)."
             )
+        if values.dtype.kind == "f" and np.isnan(values).any():
+            at = ", ".join(str(int(i)) for i in np.argwhere(np.isnan(values))[0])
+            raise ModelError(
+                f"{user_line()}: an array of shape {values.shape} that meets random values holds "
+                f"NaN, first at [{at}]. Drop those rows, or fill them and use a mask."
+            )
         wire = self.add_input(natural_space(values.shape, values.dtype.name))
         self.data.append(values)
         self.data_inputs.append(wire.ref[1])

@@ -141,7 +141,8 @@ def _plate_shape(site: str, batch: tuple[int, ...], plates: tuple[Plate, ...]) -
                 f"{user_line()}: site {site!r} has batch shape {batch}, whose axis {plate.axis} "
                 f"does not broadcast with plate {plate.name!r} of size {plate.size}. Index the "
                 f"parameter (value[index]) so that this axis has length {plate.size} or 1, or "
-                "give the plate another axis=."
+                "give the plate another axis=; where each copy is a whole vector, write "
+                ".to_event(1) behind the distribution."
             )
         shape[at] = plate.size
     return tuple(shape)

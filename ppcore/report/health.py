@@ -132,7 +132,7 @@ def _diverged(x: np.ndarray, diverging: np.ndarray, name: Callable[[int], str]) 
     return (
         f"{count} of {bad.size} transitions diverged: the draws miss a part of the posterior that "
         f"bends too sharply for the step size.{where} Reparameterise (a non-centred form of the "
-        "site above a scale), or ask the engine for smaller steps (a higher target acceptance)."
+        "site above a scale), or ask the engine for smaller steps (target_accept=0.95)."
     )
 
 

@@ -31,8 +31,10 @@ def subject_of(
         raise UnsupportedError(
             f"{name!r} ({describe(contract)}) draws without a chain; the checks of "
             "`ppcore check` are for engines with `warmup`, `init` and `block`."
-            + (" Exact solvers are compared with enumeration instead." * isinstance(
-                contract, Density))
+            + (
+                " Exact solvers are compared with enumeration instead."
+                * isinstance(contract, Density)
+            )
         )
     return Subject(name, contract, engine=engine, expected_failures=dict(expected_failures or {}))
 

@@ -67,8 +67,12 @@ class _LazySession:
             plan = self.plan
             tests = plan.tests or max(1, count_tests(self.subject, plan))
             self._session = Session(
-                self.subject, models_of(self.subject, plan), plan.seed, plan.budget / tests,
-                plan.replicates, plan.optimise,
+                self.subject,
+                models_of(self.subject, plan),
+                plan.seed,
+                plan.budget / tests,
+                plan.replicates,
+                plan.optimise,
             )
         return self._session
 

@@ -126,5 +126,6 @@ def write_log(path: Path, results: Iterable[Result]) -> None:
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: (str(v) if isinstance(v, float) and not math.isfinite(v) else v)
-            for k, v in row.items()}
+    return {
+        k: (str(v) if isinstance(v, float) and not math.isfinite(v) else v) for k, v in row.items()
+    }

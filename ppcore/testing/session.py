@@ -62,8 +62,13 @@ class Session:
     """
 
     def __init__(
-        self, subject: Subject, models: tuple[CheckModel, ...], seed: int, alpha: float,
-        replicates: int, optimise: bool = True,
+        self,
+        subject: Subject,
+        models: tuple[CheckModel, ...],
+        seed: int,
+        alpha: float,
+        replicates: int,
+        optimise: bool = True,
     ) -> None:
         self.subject = subject
         self.models = models
@@ -100,8 +105,10 @@ class Session:
         if model.name not in self._tuned:
             engine = self.subject.engine
             warm = engine.warmup(
-                self.key("warmup", model.name), self.typical(model),
-                max(1, int(engine.default_chains)), _silent,
+                self.key("warmup", model.name),
+                self.typical(model),
+                max(1, int(engine.default_chains)),
+                _silent,
             )
             self._tuned[model.name] = warm.tuned
         return self._tuned[model.name]

@@ -83,9 +83,7 @@ def count_tests(subject: Subject, plan: Plan) -> int:
     """How many statistical tests the subject faces with all its checks (not only ``only``)."""
     models = len(models_of(subject, plan))
     single = {"goodness", "normalisation", "bias_order", "calibration", "calibration_at_data"}
-    return sum(
-        1 if c.name in single else models for c in applicable(subject) if c.statistical
-    )
+    return sum(1 if c.name in single else models for c in applicable(subject) if c.statistical)
 
 
 def run_suite(
@@ -118,7 +116,11 @@ def run_suite(
     results: list[Result] = []
     with precision.scope("float64"):
         session = Session(
-            subject, models_of(subject, plan), plan.seed, plan.budget / tests, plan.replicates,
+            subject,
+            models_of(subject, plan),
+            plan.seed,
+            plan.budget / tests,
+            plan.replicates,
             plan.optimise,
         )
         for i, check in enumerate(checks):
@@ -128,8 +130,11 @@ def run_suite(
             if plan.first_failure and not all(r.ok for r in results):
                 break
     return Report(
-        subject.name, describe(subject.contract), tuple(results),
-        time.perf_counter() - began, plan.budget,
+        subject.name,
+        describe(subject.contract),
+        tuple(results),
+        time.perf_counter() - began,
+        plan.budget,
     )
 
 
@@ -159,8 +164,16 @@ def _result(
     verdict = "pass" if f.ok else "fail" if reason is None else "xfail"
     message = f.message if verdict != "xfail" else f"{f.message} (expected: {reason})"
     return Result(
-        session.subject.name, check.name, f.model, verdict, message, session.seed,
-        session.alpha if check.statistical else None, f.log_e, f.resolution, seconds,
+        session.subject.name,
+        check.name,
+        f.model,
+        verdict,
+        message,
+        session.seed,
+        session.alpha if check.statistical else None,
+        f.log_e,
+        f.resolution,
+        seconds,
     )
 
 

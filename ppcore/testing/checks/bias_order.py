@@ -55,7 +55,9 @@ def run(session: Session) -> Iterator[Finding]:
     se2 = d2.std() / np.sqrt(n)
     if abs(d1.mean()) < z * errors[f]:
         yield Finding(
-            MODEL, True, f"no bias seen between h and h/2 above {z * errors[f]:.1e} ({name})",
+            MODEL,
+            True,
+            f"no bias seen between h and h/2 above {z * errors[f]:.1e} ({name})",
             resolution=float(z * errors[f] / np.asarray(feature_scale(model).spread)[f]),
         )
         return
@@ -66,7 +68,8 @@ def run(session: Session) -> Iterator[Finding]:
     slope = float(np.log2(abs(d1.mean()) / max(abs(d2.mean()), 1e-300)))
     ok = highest >= contract.order - SLACK
     yield Finding(
-        MODEL, ok,
+        MODEL,
+        ok,
         f"bias of {name} falls with slope {slope:.2f} (at most {highest:.2f}) between "
         f"{contract.in_} = {session.subject.step:g}, half and a quarter of it; order "
         f"{contract.order} is claimed",

@@ -72,14 +72,16 @@ def bet_on_ranks(session: Session, model: CheckModel, mode: str, label: str) -> 
         if bet.rejects(session.alpha):
             feature = model.feature_names[bet.worst % len(model.feature_names)]
             return Finding(
-                model.name, False,
+                model.name,
+                False,
                 f"ranks of {feature} are not uniform over {bet.n} simulations (log e-value "
                 f"{bet.peak:.1f}, allowed {-np.log(session.alpha):.1f}).",
                 bet.peak,
             )
     resolution = float(np.max(bet.resolution(session.alpha)))
     return Finding(
-        model.name, True,
+        model.name,
+        True,
         f"{mode}: ranks of {len(model.feature_names)} features uniform over {bet.n} simulations; "
         f"a cosine moment of {resolution:.3f} would have been rejected",
         bet.peak,

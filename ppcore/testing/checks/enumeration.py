@@ -58,9 +58,9 @@ def _judge(name: str, law: np.ndarray, gamma: np.ndarray, unbiased: bool) -> Fin
     if gap > TOLERANCE:
         s = int(np.argmax(abs(law - gamma)))
         return Finding(
-            name, False,
-            f"E[Ẑ ΣW 1(state {s})] = {law[s]:.9g}, but γ = {gamma[s]:.9g} "
-            f"(off by {gap:.1e} of Z).",
+            name,
+            False,
+            f"E[Ẑ ΣW 1(state {s})] = {law[s]:.9g}, but γ = {gamma[s]:.9g} (off by {gap:.1e} of Z).",
         )
     return Finding(name, True, f"E[Ẑ ΣWf] = ∫fγ to {max(gap, 1e-16):.0e} over all traces")
 
@@ -68,7 +68,8 @@ def _judge(name: str, law: np.ndarray, gamma: np.ndarray, unbiased: bool) -> Fin
 CHECK = Check(
     name="enumeration",
     law="E[Ẑ Σ W f] = Z π(f), exactly",
-    applies=lambda s: s.stage is not None and isinstance(s.contract, ProperlyWeighted)
-    and s.finite != (),
+    applies=lambda s: (
+        s.stage is not None and isinstance(s.contract, ProperlyWeighted) and s.finite != ()
+    ),
     run=run,
 )

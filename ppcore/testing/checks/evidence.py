@@ -80,8 +80,10 @@ def _model(session: Session, model: CheckModel) -> Finding:
     r, names = [], []
     for sign in (1.0, -1.0):
         r.append(ratio[:, None] * (0.5 + sign * inside) - (0.5 + sign * here))
-        names += [f"E[Ẑ ΣWf] too large for f = ½{'+' if sign > 0 else '−'}F({f})"
-                  for f in model.feature_names]
+        names += [
+            f"E[Ẑ ΣWf] too large for f = ½{'+' if sign > 0 else '−'}F({f})"
+            for f in model.feature_names
+        ]
     gains = np.concatenate(r, axis=1)
     if contract.unbiased_evidence:
         low = 1.0 - SLACK - np.minimum(ratio, CAP)
@@ -94,13 +96,15 @@ def _model(session: Session, model: CheckModel) -> Finding:
     if peak >= -np.log(session.alpha):
         worst = names[int(np.argmax(np.max(flat, axis=0))) // len(STAKES)]
         return Finding(
-            model.name, False,
+            model.name,
+            False,
             f"{worst}: mean Ẑ/Z = {ratio.mean():.3f} over {len(ratio)} joint draws (log e-value "
             f"{peak:.1f}, allowed {-np.log(session.alpha):.1f}).",
             peak,
         )
     return Finding(
-        model.name, True,
+        model.name,
+        True,
         f"E[Ẑ]/Z = {ratio.mean():.3f}, {len(ratio)} joint draws, {PARTICLES} particles; a relative "
         f"bias of about {relative:.2f} would have been rejected",
         peak,
@@ -110,8 +114,9 @@ def _model(session: Session, model: CheckModel) -> Finding:
 CHECK = Check(
     name="evidence",
     law="E[Ẑ Σ W f] = Z π(f)",
-    applies=lambda s: s.stage is not None and isinstance(s.contract, ProperlyWeighted)
-    and s.models != (),
+    applies=lambda s: (
+        s.stage is not None and isinstance(s.contract, ProperlyWeighted) and s.models != ()
+    ),
     run=run,
     statistical=True,
 )

@@ -65,8 +65,8 @@ def _judge(name: str, p: np.ndarray, pi: np.ndarray, contract: Invariant) -> Fin
 CHECK = Check(
     name="finite",
     law="πP = π, exactly",
-    applies=lambda s: s.kernel is not None and isinstance(s.contract, Invariant) and (
-        s.finite is not None
+    applies=lambda s: (
+        s.kernel is not None and isinstance(s.contract, Invariant) and (s.finite is not None)
     ),
     run=run,
 )

@@ -38,7 +38,8 @@ def run(session: Session) -> Iterator[Finding]:
     gap = _memory(session, carry, draws)
     if gap > TOLERANCE:
         yield Finding(
-            name, False,
+            name,
+            False,
             f"going on from the carry differs by {gap:.1e} from starting anew at the same "
             "position: the carry holds a stale cache or adapts. (An engine with auxiliary "
             "variables names them in `auxiliary`.)",

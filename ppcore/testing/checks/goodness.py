@@ -38,15 +38,15 @@ def run(session: Session) -> Iterator[Finding]:
     for batch in range(session.batches):
         x = sample(session.key("sample", batch))
         moved = move(session.key("move", batch), x)
-        f = [np.asarray(0.5 * jnp.tanh(0.5 * (features(v) - centre) / width))
-             for v in (x, moved)]
+        f = [np.asarray(0.5 * jnp.tanh(0.5 * (features(v) - centre) / width)) for v in (x, moved)]
         if not np.all(np.isfinite(f[1] - f[0])):
             yield Finding("-", False, "a sample or its log density is not finite.", np.inf)
             return
         bet = bet.update(f[1] - f[0])
         if bet.rejects(session.alpha):
             yield Finding(
-                "-", False,
+                "-",
+                False,
                 f"samples drift by {bet.mean[bet.worst]:+.3f} in feature {bet.worst} under a "
                 f"kernel that is exact for log_prob ({bet.n} samples, log e-value "
                 f"{bet.peak:.1f}).",
@@ -55,8 +55,11 @@ def run(session: Session) -> Iterator[Finding]:
             return
     resolution = float(np.max(bet.resolution(session.alpha))) / 0.2
     yield Finding(
-        "-", True, f"samples match log_prob, {bet.n} samples; no drift above {resolution:.3f} sd",
-        bet.peak, resolution,
+        "-",
+        True,
+        f"samples match log_prob, {bet.n} samples; no drift above {resolution:.3f} sd",
+        bet.peak,
+        resolution,
     )
 
 

@@ -49,7 +49,8 @@ def _model(session: Session, model: CheckModel) -> Finding:
     if bet.rejects(session.alpha):
         shift = bet.mean[worst] / spread[worst]
         return Finding(
-            model.name, False,
+            model.name,
+            False,
             f"the mean of {names[worst]} steps moved by {shift:+.3f} sd over {bet.n} joint draws "
             f"(log e-value {bet.peak:.1f}, allowed {-np.log(session.alpha):.1f}): the target is "
             "not invariant.",
@@ -57,17 +58,20 @@ def _model(session: Session, model: CheckModel) -> Finding:
         )
     resolution = float(np.max(bet.resolution(session.alpha) / spread))
     return Finding(
-        model.name, True,
+        model.name,
+        True,
         f"no bias above {resolution:.3f} sd on {len(model.feature_names)} features after "
         f"{AFTER} steps, {bet.n} joint draws",
-        bet.peak, resolution,
+        bet.peak,
+        resolution,
     )
 
 
 def _not_finite(model: CheckModel, d: np.ndarray, names: list[str]) -> Finding:
     rows, columns = np.nonzero(~np.isfinite(d))
     return Finding(
-        model.name, False,
+        model.name,
+        False,
         f"{names[columns[0]]} steps is not finite for {len(set(rows))} of {len(d)} joint draws "
         f"(first: replicate {rows[0]}): the chain left the support or returned NaN.",
         np.inf,

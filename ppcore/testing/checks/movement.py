@@ -32,13 +32,15 @@ def _model(session: Session, model: CheckModel) -> Finding:
     for j in range(model.dim):
         if moved[j] < MOVED:
             return Finding(
-                model.name, False,
+                model.name,
+                False,
                 f"coordinate {j} moved in only {moved[j]:.1%} of the chains within 20 steps "
                 f"(at least {MOVED:.0%} expected of an irreducible chain).",
             )
         if crossed[j] < CROSSED:
             return Finding(
-                model.name, False,
+                model.name,
+                False,
                 f"coordinate {j} crossed its median in only {crossed[j]:.2%} of the chains "
                 f"within 20 steps (at least {CROSSED:.0%} expected of an irreducible chain).",
             )

@@ -43,7 +43,8 @@ def run(session: Session) -> Iterator[Finding]:
         peak = float(np.max(np.logaddexp.reduce(wealth, axis=1)) - np.log(len(STAKES)))
         if peak >= -np.log(0.5 * session.alpha):
             yield Finding(
-                "-", False,
+                "-",
+                False,
                 f"{side}: the mean ratio is {ratio.mean():.3f} instead of 1 over {n} draws (log "
                 f"e-value {peak:.1f}).",
                 peak,

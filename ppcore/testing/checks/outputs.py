@@ -38,8 +38,10 @@ def _problem(r: Any, carry: Any, draws: Any, stats: Any) -> str | None:
         if jnp.shape(value)[:2] != want[:2]:
             return f"stat {name!r} has shape {jnp.shape(value)}, expected [chains, n] = {want[:2]}."
     first = jax.eval_shape(r.engine.init, r.k_init, r.targets[0], r.tuned, r.x)
-    shape = jax.tree.map(lambda a: (jnp.shape(a), jnp.asarray(a).dtype if not hasattr(
-        a, "dtype") else a.dtype), first)
+    shape = jax.tree.map(
+        lambda a: (jnp.shape(a), jnp.asarray(a).dtype if not hasattr(a, "dtype") else a.dtype),
+        first,
+    )
     after = jax.tree.map(lambda a: (jnp.shape(a), a.dtype), carry)
     if shape != after:
         return "the carry that block returns differs in structure, shape or dtype from init's."

@@ -60,7 +60,8 @@ def _model(session: Session, model: CheckModel) -> Finding:
     if bet.rejects(session.alpha):
         feature = model.feature_names[bet.worst % len(model.feature_names)]
         return Finding(
-            model.name, False,
+            model.name,
+            False,
             f"the rank of {feature} of the starting point among its neighbours in time is not "
             f"uniform over {bet.n} joint draws (log e-value {bet.peak:.1f}, allowed "
             f"{-np.log(session.alpha):.1f}).",

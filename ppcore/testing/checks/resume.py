@@ -32,9 +32,11 @@ def run(session: Session) -> Iterator[Finding]:
     resumed = again(r.k_init, target, *saved)
     ok = same(whole, resumed)
     yield Finding(
-        r.model.name, ok,
-        "resumed equals uninterrupted" if ok else
-        "a resumed run differs from an uninterrupted one: the engine keeps state outside its "
+        r.model.name,
+        ok,
+        "resumed equals uninterrupted"
+        if ok
+        else "a resumed run differs from an uninterrupted one: the engine keeps state outside its "
         "carry.",
     )
 

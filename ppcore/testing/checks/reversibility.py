@@ -49,14 +49,17 @@ def _model(session: Session, model: CheckModel) -> Finding:
     if bet.rejects(session.alpha):
         first, second = model.feature_names[a[bet.worst]], model.feature_names[b[bet.worst]]
         return Finding(
-            model.name, False,
+            model.name,
+            False,
             f"({first} before, {second} after a step) differs from its mirror image "
             f"over {bet.n} joint draws (log e-value {bet.peak:.1f}, allowed "
             f"{-np.log(session.alpha):.1f}): not reversible.",
             bet.peak,
         )
     return Finding(
-        model.name, True, f"no asymmetry in {len(a)} pairs of features, {bet.n} joint draws",
+        model.name,
+        True,
+        f"no asymmetry in {len(a)} pairs of features, {bet.n} joint draws",
         bet.peak,
     )
 

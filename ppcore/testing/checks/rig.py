@@ -42,8 +42,13 @@ def rig(session: Session) -> Rig:
         model = CONJUGATE
         x, batch = simulate(model, jax.random.split(session.key("rig", model.name), CHAINS))
         found = Rig(
-            session.subject.engine, model, (take(batch, model, 0), take(batch, model, 1)),
-            session.tuned(model), x, session.key("rig-init"), session.key("rig-block"),
+            session.subject.engine,
+            model,
+            (take(batch, model, 0), take(batch, model, 1)),
+            session.tuned(model),
+            x,
+            session.key("rig-init"),
+            session.key("rig-block"),
         )
         session.shelf["rig"] = found
     return found

@@ -26,7 +26,8 @@ def run(session: Session) -> Iterator[Finding]:
     programs = [jax.jit(lambda *a: r.path(*a)).lower(r.k_block, *args).as_text() for _ in range(2)]
     if programs[0] != programs[1]:
         yield Finding(
-            name, False,
+            name,
+            False,
             "tracing twice gave two different programs: something random or stateful is read "
             "while tracing (draw from the key instead).",
         )

@@ -53,7 +53,8 @@ def run_traces(session: Session) -> Iterator[Finding]:
     name = r.model.name
     if traces != 1:
         yield Finding(
-            name, False,
+            name,
+            False,
             f"{traces} traces for one shape: data, temperature or carry are not plain "
             "arrays of fixed dtype (weak types count).",
         )

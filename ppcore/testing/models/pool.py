@@ -41,9 +41,7 @@ class PoolTarget:
         return (self.kind, self.y, self.beta), self.family
 
     @classmethod
-    def tree_unflatten(
-        cls, family: tuple[str, ...], leaves: tuple[Any, Any, Any]
-    ) -> PoolTarget:
+    def tree_unflatten(cls, family: tuple[str, ...], leaves: tuple[Any, Any, Any]) -> PoolTarget:
         return cls(*leaves, family)
 
     def parts(self, x: Any) -> tuple[Any, Any]:

@@ -114,7 +114,8 @@ class AnnealedSMC(Importance):
     def mutate(self, key: Any, target: Any, population: Population) -> Population:
         x = random.each(
             lambda k, x: self.move.step(k, target, Position(x), {"step_size": 0.5})[0].x,
-            key, population.x,
+            key,
+            population.x,
         )
         return Population(x, population.log_weight, population.log_z)
 

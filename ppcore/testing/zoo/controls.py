@@ -105,18 +105,28 @@ CONTROLS = tuple(
         (running("mala", MALA(), 0.1), "MALA with its ratio"),
         (running("hmc", HMC(), 0.25), "Hamiltonian Monte Carlo"),
         (running("hmc_jittered", JitteredHMC(), 0.25), "a step jittered independently"),
-        (running("hmc_mismatched_velocity", MismatchedVelocity(), 0.25),
-         "a velocity that does not match the mass, under a test of the true energy"),
-        (running("generalised_hmc", GeneralisedHMC(), 0.15, auxiliary=("p",)),
-         "persistent momentum, turned round on rejection"),
+        (
+            running("hmc_mismatched_velocity", MismatchedVelocity(), 0.25),
+            "a velocity that does not match the mass, under a test of the true energy",
+        ),
+        (
+            running("generalised_hmc", GeneralisedHMC(), 0.15, auxiliary=("p",)),
+            "persistent momentum, turned round on rejection",
+        ),
         (running("small_nuts", SmallNUTS(), 0.3), "a no-U-turn kernel"),
-        (running("systematic_scan", GaussianGibbs(), models=GAUSSIAN),
-         "Gibbs in a fixed order: invariant, not reversible"),
+        (
+            running("systematic_scan", GaussianGibbs(), models=GAUSSIAN),
+            "Gibbs in a fixed order: invariant, not reversible",
+        ),
         (running("random_scan", RandomScan(), models=GAUSSIAN), "Gibbs in random order"),
-        (running("palindrome_scan", Palindrome(), models=GAUSSIAN),
-         "Gibbs there and back: reversible"),
-        (running("cycle", CYCLE, 0.3, contract=CYCLE.contract),
-         "a non-reversible composition of two reversible kernels"),
+        (
+            running("palindrome_scan", Palindrome(), models=GAUSSIAN),
+            "Gibbs there and back: reversible",
+        ),
+        (
+            running("cycle", CYCLE, 0.3, contract=CYCLE.contract),
+            "a non-reversible composition of two reversible kernels",
+        ),
         (running("mixture", Mixture(RandomWalk(), HMC()), 0.3), "a mixture of two kernels"),
         (running("two_replicas", TwoReplicas(), auxiliary=("hot",)), "parallel tempering"),
         (listed("finite_metropolis", FiniteMetropolis()), "Metropolis on a finite model"),
@@ -128,17 +138,27 @@ CONTROLS = tuple(
         (weighted("importance", Importance(), WEIGHED), "importance weights from the prior"),
         (weighted("importance_proposal", Proposal()), "importance weights with a proposal"),
         (weighted("smc_multinomial", AnnealedSMC(), WEIGHED), "SMC, multinomial resampling"),
-        (weighted("smc_systematic", AnnealedSMC(scheme="systematic"), WEIGHED),
-         "SMC, systematic resampling"),
-        (weighted("smc_stratified", AnnealedSMC(scheme="stratified")),
-         "SMC, stratified resampling"),
+        (
+            weighted("smc_systematic", AnnealedSMC(scheme="systematic"), WEIGHED),
+            "SMC, systematic resampling",
+        ),
+        (
+            weighted("smc_stratified", AnnealedSMC(scheme="stratified")),
+            "SMC, stratified resampling",
+        ),
         (weighted("smc_residual", AnnealedSMC(scheme="residual")), "SMC, residual resampling"),
-        (weighted("smc_adaptive", AnnealedSMC(threshold=0.8)),
-         "SMC that resamples only when the effective size is low"),
-        (weighted("smc_tempered_ancestors", TemperedAncestors()),
-         "resampling from tempered weights, corrected"),
-        (weighted("smc_weights_of_slots", WeightsOfSlots()),
-         "weights stay with the slots: right for multinomial ancestors"),
+        (
+            weighted("smc_adaptive", AnnealedSMC(threshold=0.8)),
+            "SMC that resamples only when the effective size is low",
+        ),
+        (
+            weighted("smc_tempered_ancestors", TemperedAncestors()),
+            "resampling from tempered weights, corrected",
+        ),
+        (
+            weighted("smc_weights_of_slots", WeightsOfSlots()),
+            "weights stay with the slots: right for multinomial ancestors",
+        ),
         (mapped("affine_map", Affine()), "an affine map"),
         (mapped("coupling_map", Coupling()), "an affine coupling"),
         (mapped("sinh_arcsinh_map", SinhArcsinh()), "an elementwise map"),
@@ -147,9 +167,15 @@ CONTROLS = tuple(
         (dense("mixture_density", GaussianMixture()), "a mixture of two normals"),
         (amortised("exact_posterior", ExactPosterior()), "an exact amortised posterior"),
         (rewritten("summed_out", sum_out_last), "a coordinate summed out"),
-        (Subject("ula", Biased(order=1), kernel=Langevin(), params={"step_size": 0.1}, step=0.05),
-         "unadjusted Langevin, declared biased of order one"),
-        (Subject("baoab", Biased(order=2), kernel=BAOAB(), params={"step_size": 0.1}, step=0.4),
-         "BAOAB, declared biased of order two"),
+        (
+            Subject(
+                "ula", Biased(order=1), kernel=Langevin(), params={"step_size": 0.1}, step=0.05
+            ),
+            "unadjusted Langevin, declared biased of order one",
+        ),
+        (
+            Subject("baoab", Biased(order=2), kernel=BAOAB(), params={"step_size": 0.1}, step=0.4),
+            "BAOAB, declared biased of order two",
+        ),
     )
 )

@@ -137,34 +137,78 @@ class JitterFromMomentum(HMC):
 
 PAIRED = ("invariance",)
 MUTANTS = (
-    Animal(running("last_half_kick_missing", LastHalfKickMissing(), 0.25),
-           "the last half kick is left out", killers=PAIRED),
-    Animal(running("first_kick_doubled", FirstKickDoubled(), 0.25),
-           "the first kick is a whole one", killers=PAIRED),
-    Animal(running("hot_momentum", HotMomentum(), 0.25),
-           "momenta have variance 1.3", killers=PAIRED),
-    Animal(running("kinetic_missing", KineticMissing(), 0.25),
-           "the kinetic energy is missing from the ratio", killers=PAIRED),
-    Animal(running("wrong_mass_matrix", WrongMassMatrix(), 0.25),
-           "momenta are drawn with the inverse of the mass matrix", killers=PAIRED),
-    Animal(running("step_depends_on_state", StepDependsOnState(), 0.3),
-           "the step size depends on the position", killers=PAIRED),
-    Animal(running("jitter_from_momentum", JitterFromMomentum(), 0.4),
-           "the jitter of the step depends on the momentum", killers=PAIRED),
-    Animal(running("trajectory_until_turn", TrajectoryUntilTurn(), 0.4),
-           "stops at the first turn and takes that state", killers=PAIRED),
-    Animal(running("ghmc_no_turn", NoTurnOnRejection(), 0.6, auxiliary=("p",)),
-           "a persistent momentum that does not turn round on rejection", killers=PAIRED),
-    Animal(running("nuts_subtree_off_by_one", SubtreeOffByOne(), 0.45),
-           "a draw from a window loses its first state", killers=PAIRED),
-    Animal(running("nuts_subtrees_unchecked", SubtreesUnchecked(), 0.3),
-           "inner subtrees are not checked for a turn", killers=PAIRED),
-    Animal(running("nuts_last_state", LastOfTrajectory(), 0.2),
-           "takes an end of the trajectory instead of a weighted draw", killers=PAIRED),
-    Animal(running("adapts_while_sampling", AdaptsWhileSampling(), 0.3),
-           "the step size adapts to acceptance for ever", killers=("frozen",)),
     Animal(
-        Subject("ula_claims_order_two", Biased(order=2), kernel=Langevin(),
-                params={"step_size": 0.1}, step=0.05),
-        "unadjusted Langevin claims a bias of second order", killers=("bias_order",)),
+        running("last_half_kick_missing", LastHalfKickMissing(), 0.25),
+        "the last half kick is left out",
+        killers=PAIRED,
+    ),
+    Animal(
+        running("first_kick_doubled", FirstKickDoubled(), 0.25),
+        "the first kick is a whole one",
+        killers=PAIRED,
+    ),
+    Animal(
+        running("hot_momentum", HotMomentum(), 0.25), "momenta have variance 1.3", killers=PAIRED
+    ),
+    Animal(
+        running("kinetic_missing", KineticMissing(), 0.25),
+        "the kinetic energy is missing from the ratio",
+        killers=PAIRED,
+    ),
+    Animal(
+        running("wrong_mass_matrix", WrongMassMatrix(), 0.25),
+        "momenta are drawn with the inverse of the mass matrix",
+        killers=PAIRED,
+    ),
+    Animal(
+        running("step_depends_on_state", StepDependsOnState(), 0.3),
+        "the step size depends on the position",
+        killers=PAIRED,
+    ),
+    Animal(
+        running("jitter_from_momentum", JitterFromMomentum(), 0.4),
+        "the jitter of the step depends on the momentum",
+        killers=PAIRED,
+    ),
+    Animal(
+        running("trajectory_until_turn", TrajectoryUntilTurn(), 0.4),
+        "stops at the first turn and takes that state",
+        killers=PAIRED,
+    ),
+    Animal(
+        running("ghmc_no_turn", NoTurnOnRejection(), 0.6, auxiliary=("p",)),
+        "a persistent momentum that does not turn round on rejection",
+        killers=PAIRED,
+    ),
+    Animal(
+        running("nuts_subtree_off_by_one", SubtreeOffByOne(), 0.45),
+        "a draw from a window loses its first state",
+        killers=PAIRED,
+    ),
+    Animal(
+        running("nuts_subtrees_unchecked", SubtreesUnchecked(), 0.3),
+        "inner subtrees are not checked for a turn",
+        killers=PAIRED,
+    ),
+    Animal(
+        running("nuts_last_state", LastOfTrajectory(), 0.2),
+        "takes an end of the trajectory instead of a weighted draw",
+        killers=PAIRED,
+    ),
+    Animal(
+        running("adapts_while_sampling", AdaptsWhileSampling(), 0.3),
+        "the step size adapts to acceptance for ever",
+        killers=("frozen",),
+    ),
+    Animal(
+        Subject(
+            "ula_claims_order_two",
+            Biased(order=2),
+            kernel=Langevin(),
+            params={"step_size": 0.1},
+            step=0.05,
+        ),
+        "unadjusted Langevin claims a bias of second order",
+        killers=("bias_order",),
+    ),
 )

@@ -109,9 +109,9 @@ class ForgetsHalf(ExactPosterior):
 def maximised(target: Any) -> Any:
     """Takes the maximum over the last coordinate where it should sum."""
     joint = (target.table_prior + target.table_likelihood).max(axis=-1)
-    return replace(
-        target, table_prior=jnp.zeros_like(joint), table_likelihood=joint
-    ), tuple(range(target.dim - 1))
+    return replace(target, table_prior=jnp.zeros_like(joint), table_likelihood=joint), tuple(
+        range(target.dim - 1)
+    )
 
 
 def normalised(target: Any) -> Any:
@@ -149,41 +149,94 @@ def rewritten(name: str, rewrite: Any) -> Subject:
 
 
 MUTANTS = (
-    Animal(mapped("log_det_sign_flipped", LogDetSignFlipped()),
-           "both log-determinants have the wrong sign", killers=("transport",)),
-    Animal(mapped("log_det_forgotten", LogDetForgotten()),
-           "the log-determinant is zero", killers=("transport",)),
-    Animal(mapped("inverse_off", InverseOff()),
-           "the inverse undoes scale and shift in the wrong order", killers=("transport",)),
-    Animal(mapped("log_det_one_coordinate", FirstCoordinateOnly()),
-           "the log-determinant counts one coordinate", killers=("transport",)),
-    Animal(mapped("log_det_not_logged", DeterminantNotLogged()),
-           "the determinant in place of its log", killers=("transport",)),
-    Animal(dense("inverse_map_density", InverseMapDensity(Coupling())),
-           "the density of the inverse map", killers=("goodness", "normalisation")),
-    Animal(dense("density_log_det_missing", LogDetMissing(Coupling())),
-           "a pushed density without its log-determinant", killers=("goodness", "normalisation")),
-    Animal(dense("density_unnormalised", Unnormalised()),
-           "off by a factor 1.35", killers=("normalisation",)),
-    Animal(dense("sampler_too_wide", WideSampler()),
-           "samples are 1.1 times too wide", killers=("goodness",)),
-    Animal(dense("mixture_weights_swapped", GaussianMixture(weights=(0.7, 0.3))),
-           "the density swaps the mixture's weights", killers=("goodness",)),
-    Animal(dense("gradient_detached", DetachedDensity(Coupling())),
-           "the gradient skips the map", killers=("gradient",)),
-    Animal(amortised("posterior_too_narrow", ExactPosterior(narrow=0.8)),
-           "an amortised posterior 20 % too narrow", killers=("calibration",)),
-    Animal(amortised("posterior_shifted", ExactPosterior(shift=0.2)),
-           "an amortised posterior shifted by 0.2 sd", killers=("calibration",)),
-    Animal(amortised("posterior_is_prior", PriorForPosterior()),
-           "an amortised posterior that ignores the data",
-           killers=("calibration", "calibration_at_data")),
-    Animal(amortised("posterior_forgets_half", ForgetsHalf()),
-           "an amortised posterior given half the data", killers=("calibration",)),
-    Animal(rewritten("maximised_out", maximised),
-           "a rewrite that maximises where it should sum", killers=("rewrite",)),
-    Animal(rewritten("evidence_lost", normalised),
-           "a rewrite that loses the evidence", killers=("rewrite",)),
-    Animal(rewritten("evidence_pruned", prior_only),
-           "a rewrite that prunes a likelihood factor", killers=("rewrite",)),
+    Animal(
+        mapped("log_det_sign_flipped", LogDetSignFlipped()),
+        "both log-determinants have the wrong sign",
+        killers=("transport",),
+    ),
+    Animal(
+        mapped("log_det_forgotten", LogDetForgotten()),
+        "the log-determinant is zero",
+        killers=("transport",),
+    ),
+    Animal(
+        mapped("inverse_off", InverseOff()),
+        "the inverse undoes scale and shift in the wrong order",
+        killers=("transport",),
+    ),
+    Animal(
+        mapped("log_det_one_coordinate", FirstCoordinateOnly()),
+        "the log-determinant counts one coordinate",
+        killers=("transport",),
+    ),
+    Animal(
+        mapped("log_det_not_logged", DeterminantNotLogged()),
+        "the determinant in place of its log",
+        killers=("transport",),
+    ),
+    Animal(
+        dense("inverse_map_density", InverseMapDensity(Coupling())),
+        "the density of the inverse map",
+        killers=("goodness", "normalisation"),
+    ),
+    Animal(
+        dense("density_log_det_missing", LogDetMissing(Coupling())),
+        "a pushed density without its log-determinant",
+        killers=("goodness", "normalisation"),
+    ),
+    Animal(
+        dense("density_unnormalised", Unnormalised()),
+        "off by a factor 1.35",
+        killers=("normalisation",),
+    ),
+    Animal(
+        dense("sampler_too_wide", WideSampler()),
+        "samples are 1.1 times too wide",
+        killers=("goodness",),
+    ),
+    Animal(
+        dense("mixture_weights_swapped", GaussianMixture(weights=(0.7, 0.3))),
+        "the density swaps the mixture's weights",
+        killers=("goodness",),
+    ),
+    Animal(
+        dense("gradient_detached", DetachedDensity(Coupling())),
+        "the gradient skips the map",
+        killers=("gradient",),
+    ),
+    Animal(
+        amortised("posterior_too_narrow", ExactPosterior(narrow=0.8)),
+        "an amortised posterior 20 % too narrow",
+        killers=("calibration",),
+    ),
+    Animal(
+        amortised("posterior_shifted", ExactPosterior(shift=0.2)),
+        "an amortised posterior shifted by 0.2 sd",
+        killers=("calibration",),
+    ),
+    Animal(
+        amortised("posterior_is_prior", PriorForPosterior()),
+        "an amortised posterior that ignores the data",
+        killers=("calibration", "calibration_at_data"),
+    ),
+    Animal(
+        amortised("posterior_forgets_half", ForgetsHalf()),
+        "an amortised posterior given half the data",
+        killers=("calibration",),
+    ),
+    Animal(
+        rewritten("maximised_out", maximised),
+        "a rewrite that maximises where it should sum",
+        killers=("rewrite",),
+    ),
+    Animal(
+        rewritten("evidence_lost", normalised),
+        "a rewrite that loses the evidence",
+        killers=("rewrite",),
+    ),
+    Animal(
+        rewritten("evidence_pruned", prior_only),
+        "a rewrite that prunes a likelihood factor",
+        killers=("rewrite",),
+    ),
 )

@@ -33,7 +33,7 @@ class Sighting:
     seconds: float
 
     def cell(self, check: str) -> str:
-        """"kill", "pass" or "" for a check that was not run."""
+        """ "kill", "pass" or "" for a check that was not run."""
         found = [r for r in self.results if r.check == check]
         if not found:
             return ""

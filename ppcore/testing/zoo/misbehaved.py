@@ -116,25 +116,55 @@ def behaving(name: str, engine: Any) -> Subject:
 
 
 MUTANTS = (
-    Animal(behaving("own_noise", KernelEngine(OwnNoise(), STEP)),
-           "draws from a generator of its own", killers=("seed", "invariance")),
-    Animal(behaving("key_ignored", KernelEngine(KeyIgnored(), STEP)),
-           "ignores the key", killers=("seed",)),
-    Animal(behaving("first_target", FirstTarget(RandomWalk(), STEP)),
-           "holds on to the target of its warm-up", killers=("invariance",)),
-    Animal(behaving("hidden_count", Counting(RandomWalk(), STEP)),
-           "keeps state outside its carry", killers=("resume", "seed")),
+    Animal(
+        behaving("own_noise", KernelEngine(OwnNoise(), STEP)),
+        "draws from a generator of its own",
+        killers=("seed", "invariance"),
+    ),
+    Animal(
+        behaving("key_ignored", KernelEngine(KeyIgnored(), STEP)),
+        "ignores the key",
+        killers=("seed",),
+    ),
+    Animal(
+        behaving("first_target", FirstTarget(RandomWalk(), STEP)),
+        "holds on to the target of its warm-up",
+        killers=("invariance",),
+    ),
+    Animal(
+        behaving("hidden_count", Counting(RandomWalk(), STEP)),
+        "keeps state outside its carry",
+        killers=("resume", "seed"),
+    ),
     Animal(behaving("raises", Raises(RandomWalk(), STEP)), "raises", killers=("outputs",)),
-    Animal(behaving("not_a_number", NotANumber(RandomWalk(), STEP)),
-           "returns NaN", killers=("outputs",)),
-    Animal(behaving("draws_first", DrawsFirst(RandomWalk(), STEP)),
-           "returns draws with their axes swapped", killers=("outputs",)),
-    Animal(behaving("single_precision", SinglePrecision(RandomWalk(), STEP)),
-           "returns float32 for float64", killers=("outputs",)),
-    Animal(behaving("carry_changes", CarryChanges(RandomWalk(), STEP)),
-           "its carry changes dtype", killers=("outputs", "one_trace")),
-    Animal(behaving("looks_at_values", KernelEngine(LooksAtValues(), STEP)),
-           "branches on a traced value", killers=("outputs",)),
-    Animal(behaving("open_settings", OpenSettings()),
-           "accepts settings it does not know", killers=("settings",)),
+    Animal(
+        behaving("not_a_number", NotANumber(RandomWalk(), STEP)),
+        "returns NaN",
+        killers=("outputs",),
+    ),
+    Animal(
+        behaving("draws_first", DrawsFirst(RandomWalk(), STEP)),
+        "returns draws with their axes swapped",
+        killers=("outputs",),
+    ),
+    Animal(
+        behaving("single_precision", SinglePrecision(RandomWalk(), STEP)),
+        "returns float32 for float64",
+        killers=("outputs",),
+    ),
+    Animal(
+        behaving("carry_changes", CarryChanges(RandomWalk(), STEP)),
+        "its carry changes dtype",
+        killers=("outputs", "one_trace"),
+    ),
+    Animal(
+        behaving("looks_at_values", KernelEngine(LooksAtValues(), STEP)),
+        "branches on a traced value",
+        killers=("outputs",),
+    ),
+    Animal(
+        behaving("open_settings", OpenSettings()),
+        "accepts settings it does not know",
+        killers=("settings",),
+    ),
 )

@@ -31,9 +31,7 @@ class SelfNormalised(Importance):
 
 class MeanWeightDropped(AnnealedSMC):
     def reweight(self, population: Population, log_g: Any) -> Population:
-        return Population(
-            population.x, reweight(population, log_g).log_weight, population.log_z
-        )
+        return Population(population.x, reweight(population, log_g).log_weight, population.log_z)
 
 
 class MeanOfLogs(AnnealedSMC):
@@ -151,37 +149,84 @@ def weighted(name: str, stage: Any, models: tuple[str, ...] = ()) -> Subject:
 BOTH = ("enumeration", "evidence")
 WEIGHED = ("normal", "gamma_scale")
 MUTANTS = (
-    Animal(weighted("is_proposal_density_missing", ProposalDensityMissing()),
-           "importance weights without the proposal's density", killers=("enumeration",)),
-    Animal(weighted("self_normalised", SelfNormalised()),
-           "self-normalised weights where unnormalised ones are claimed",
-           killers=("enumeration",)),
-    Animal(weighted("mean_weight_dropped", MeanWeightDropped(), WEIGHED),
-           "the mean weight is dropped from the evidence", killers=BOTH),
-    Animal(weighted("mean_of_logs", MeanOfLogs(), WEIGHED),
-           "the evidence is a mean of logs", killers=BOTH),
-    Animal(weighted("weights_kept", WeightsKept(), WEIGHED),
-           "weights are kept after resampling", killers=BOTH),
-    Animal(weighted("ancestors_off_by_one", AncestorsOffByOne(), WEIGHED),
-           "ancestor indices are shifted by one", killers=BOTH),
-    Animal(weighted("no_random_offset", NoRandomOffset()),
-           "systematic resampling without its random offset", killers=("enumeration",)),
-    Animal(weighted("flat_ancestors", FlatAncestors()),
-           "ancestors from tempered weights, uncorrected", killers=("enumeration",)),
-    Animal(weighted("best_survives", BestSurvives()),
-           "the heaviest particle always survives", killers=("enumeration",)),
-    Animal(weighted("clipped_weights", ClippedWeights(), WEIGHED),
-           "clipped weights claimed unbiased", killers=BOTH),
-    Animal(weighted("float32_evidence", Float32Weights()),
-           "log weights added up in single precision", killers=("enumeration",)),
-    Animal(weighted("moves_at_old_temperature", MovesAtOldTemperature(), WEIGHED),
-           "particles move at the previous temperature", killers=BOTH),
-    Animal(weighted("weighs_after_move", WeighsAfterMove(), WEIGHED),
-           "increments are evaluated after the move", killers=BOTH),
-    Animal(weighted("last_temperature_twice", LastTemperatureTwice()),
-           "the last increment counts twice", killers=("enumeration",)),
-    Animal(weighted("evidence_off_by_a_percent", DuplicatedAncestor()),
-           "the evidence is one percent too large", killers=("enumeration",)),
-    Animal(weighted("keeps_better_particles", StopsEarly()),
-           "moves are undone unless they go uphill", killers=("enumeration",)),
+    Animal(
+        weighted("is_proposal_density_missing", ProposalDensityMissing()),
+        "importance weights without the proposal's density",
+        killers=("enumeration",),
+    ),
+    Animal(
+        weighted("self_normalised", SelfNormalised()),
+        "self-normalised weights where unnormalised ones are claimed",
+        killers=("enumeration",),
+    ),
+    Animal(
+        weighted("mean_weight_dropped", MeanWeightDropped(), WEIGHED),
+        "the mean weight is dropped from the evidence",
+        killers=BOTH,
+    ),
+    Animal(
+        weighted("mean_of_logs", MeanOfLogs(), WEIGHED),
+        "the evidence is a mean of logs",
+        killers=BOTH,
+    ),
+    Animal(
+        weighted("weights_kept", WeightsKept(), WEIGHED),
+        "weights are kept after resampling",
+        killers=BOTH,
+    ),
+    Animal(
+        weighted("ancestors_off_by_one", AncestorsOffByOne(), WEIGHED),
+        "ancestor indices are shifted by one",
+        killers=BOTH,
+    ),
+    Animal(
+        weighted("no_random_offset", NoRandomOffset()),
+        "systematic resampling without its random offset",
+        killers=("enumeration",),
+    ),
+    Animal(
+        weighted("flat_ancestors", FlatAncestors()),
+        "ancestors from tempered weights, uncorrected",
+        killers=("enumeration",),
+    ),
+    Animal(
+        weighted("best_survives", BestSurvives()),
+        "the heaviest particle always survives",
+        killers=("enumeration",),
+    ),
+    Animal(
+        weighted("clipped_weights", ClippedWeights(), WEIGHED),
+        "clipped weights claimed unbiased",
+        killers=BOTH,
+    ),
+    Animal(
+        weighted("float32_evidence", Float32Weights()),
+        "log weights added up in single precision",
+        killers=("enumeration",),
+    ),
+    Animal(
+        weighted("moves_at_old_temperature", MovesAtOldTemperature(), WEIGHED),
+        "particles move at the previous temperature",
+        killers=BOTH,
+    ),
+    Animal(
+        weighted("weighs_after_move", WeighsAfterMove(), WEIGHED),
+        "increments are evaluated after the move",
+        killers=BOTH,
+    ),
+    Animal(
+        weighted("last_temperature_twice", LastTemperatureTwice()),
+        "the last increment counts twice",
+        killers=("enumeration",),
+    ),
+    Animal(
+        weighted("evidence_off_by_a_percent", DuplicatedAncestor()),
+        "the evidence is one percent too large",
+        killers=("enumeration",),
+    ),
+    Animal(
+        weighted("keeps_better_particles", StopsEarly()),
+        "moves are undone unless they go uphill",
+        killers=("enumeration",),
+    ),
 )

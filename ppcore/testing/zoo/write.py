@@ -41,8 +41,11 @@ def introduction() -> str:
     plan = zoo_plan()
     tests = plan.tests or 1
     return INTRODUCTION.format(
-        budget=plan.budget, tests=tests, alpha=plan.budget / tests,
-        replicates=plan.replicates, seed=plan.seed,
+        budget=plan.budget,
+        tests=tests,
+        alpha=plan.budget / tests,
+        replicates=plan.replicates,
+        seed=plan.seed,
     )
 
 
@@ -110,9 +113,7 @@ def page(found: Mapping[str, Sighting]) -> str:
     ]
     for title, names in groups(found).items():
         used = [c for c in checks if any(found[n].cell(c) for n in names)]
-        heads = "".join(
-            f"<th class='check' title='{html.escape(laws[c])}'>{c}</th>" for c in used
-        )
+        heads = "".join(f"<th class='check' title='{html.escape(laws[c])}'>{c}</th>" for c in used)
         out.append(
             f"<h2>{title}</h2><table><thead><tr><th>animal</th><th>what it is</th>"
             f"<th>claims</th>{heads}<th>verdict</th></tr></thead><tbody>"
