@@ -1,5 +1,7 @@
 """The suite on engines: it passes good ones, and says clearly what is wrong with bad ones."""
 
+import doctest
+import importlib
 import json
 import re
 from dataclasses import replace
@@ -197,3 +199,12 @@ def _certificate(name):
         verdict="passed",
         date="2026-01-01",
     )
+
+
+@pytest.mark.parametrize(
+    "module", ["cli.check", "testing.certificate", "testing.parametrize", "testing.suite",
+               "testing.zoo"]
+)
+def test_examples_in_docstrings_run(module):
+    found = doctest.testmod(importlib.import_module(f"ppcore.{module}"))
+    assert found.failed == 0 and found.attempted > 0
