@@ -59,13 +59,12 @@ class ModelFunction:
         kwargs = {k: _as_array(a) for k, a in kwargs.items()}
         recorder = Recorder()
         with recording(recorder):
-            returned = self.fn(*args, **kwargs)
+            self.fn(*args, **kwargs)
         if not recorder.sites:
             raise ModelError(
                 f"Model {self.fn.__name__!r} has no sites. Declare at least one with "
                 "pp.sample(name, distribution)."
             )
-        del returned
         names = tuple(name for name, _ in recorder.sites)
         diagram = recorder.freeze([ref for _, ref in recorder.sites], names)
         given = _argument_names(self.fn, args, kwargs)

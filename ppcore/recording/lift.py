@@ -13,7 +13,6 @@ from ppcore.errors import ModelError, PPCoreError, ShapeError
 from ppcore.recording.record import abstract, first_recorder, gather, has_wire
 from ppcore.recording.recorder import current, user_line
 from ppcore.recording.template import from_template, to_template
-from ppcore.recording.wire import Wire
 from ppcore.space import Space, natural_space
 
 
@@ -44,7 +43,7 @@ def lift(
     def call(*args: Any, **kwargs: Any) -> Any:
         if current() is None and not has_wire((args, kwargs)):
             return fn(*args, **kwargs)
-        recorder = first_recorder(args)
+        recorder = first_recorder()
         inputs: list[Any] = []
         template = to_template((args, kwargs), recorder.leaf(inputs))
         spaces = tuple(recorder.space(r) for r in inputs)
@@ -128,6 +127,3 @@ def _to_words(array: np.ndarray) -> np.ndarray:
     if array.dtype.itemsize != 8:
         return array
     return np.ascontiguousarray(array).view("uint32").reshape(*array.shape, 2)
-
-
-__all__ = ["Wire", "call_lifted", "lift"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ppcore.diagram import Box, Hole
+from ppcore.diagram import Box
 from ppcore.errors import ModelError, PPCoreError, ShapeError, UnsupportedError
 from ppcore.ops import jax_function
 from ppcore.recording.template import StaticArray, from_template, is_array, to_template
@@ -16,8 +16,8 @@ from ppcore.recording.wire import Wire
 from ppcore.space import Space, natural_space
 
 
-def first_recorder(value: Any) -> Any:
-    """The innermost recorder: the current one, else that of the first wire found."""
+def first_recorder() -> Any:
+    """The recorder in force; an error if a random value has outlived its model."""
     from ppcore.recording.recorder import current, user_line
 
     recorder = current()
@@ -42,7 +42,7 @@ def record(op: str, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | N
     fn = jax_function(op)
     if current() is None and not has_wire((args, kwargs)):
         return compute(fn, args, kwargs)
-    recorder = first_recorder(None)
+    recorder = first_recorder()
     inputs: list[Any] = []
     template = to_template((args, kwargs), recorder.leaf(inputs))
     spaces = tuple(recorder.space(r) for r in inputs)
@@ -171,10 +171,7 @@ def as_wire(value: Any) -> Wire:
     """A wire for any value: itself, or a data input."""
     if isinstance(value, Wire):
         return value
-    recorder = first_recorder(value)
+    recorder = first_recorder()
     array = value if is_array(value) else np.asarray(value)
     ref = recorder.data_ref(array)
     return Wire(recorder, ref, recorder.space(ref))
-
-
-__all__ = ["Hole", "abstract", "as_wire", "evaluate", "first_recorder", "record"]
