@@ -202,8 +202,8 @@ def _certificate(name):
 
 
 @pytest.mark.parametrize(
-    "module", ["cli.check", "testing.certificate", "testing.parametrize", "testing.suite",
-               "testing.zoo"]
+    "module",
+    ["cli.check", "testing.certificate", "testing.parametrize", "testing.suite", "testing.zoo"],
 )
 def test_examples_in_docstrings_run(module):
     found = doctest.testmod(importlib.import_module(f"ppcore.{module}"))
