@@ -131,3 +131,8 @@ class DensityTarget:
 
     def tempered(self, beta: Any) -> DensityTarget:
         return replace(self, beta=beta)
+
+
+def value_and_gradient(target: Any, x: Any) -> tuple[Any, Any]:
+    """log γ and ∇ log γ at each row of ``x``: float[chains, d]."""
+    return jax.vmap(jax.value_and_grad(lambda t, v: t.log_density(v), 1), (None, 0))(target, x)

@@ -13,13 +13,15 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").glob("ppcore_*"))
 
 # From the bottom up: a module imports from its own layer and from those before it.
 LAYERS = (
-    ("errors", "contract", "hooks", "registry", "precision"),
+    ("errors", "contract", "hooks", "registry", "precision", "settings"),
     ("space", "diagram", "supports"),
     ("repaired", "dist", "ops", "math", "recording"),
     ("semantics",),
     ("rewrite", "exact", "causal"),
     ("target", "model_target"),
     ("random", "engine", "kernel", "population", "transport"),
+    ("tuning", "chains"),
+    ("compose", "stages", "paths"),
     ("testing",),
     ("plugins",),
     ("run",),

@@ -5,18 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ppcore_mcmc.ensemble import Ensemble
-from ppcore_mcmc.laplace import newton
-from ppcore_mcmc.lbfgs import Paths, climb, dense_inverse_hessian
-from ppcore_mcmc.leapfrog import Phase, leapfrog, value_and_gradient
-from ppcore_mcmc.length import Length, autocorrelation_time
-from ppcore_mcmc.metric import estimate, geometric_mean
-from ppcore_mcmc.preconditioner import Dense, LowRank, identity
-from ppcore_mcmc.start import find
-from ppcore_mcmc.step_size import StepSize
-from ppcore_mcmc.trial import Candidate, try_metrics
+from ppcore_mcmc.leapfrog import Phase, leapfrog
 
 from ppcore.precision import scope
-from ppcore.target import DensityTarget
+from ppcore.target import DensityTarget, value_and_gradient
+from ppcore.tuning.laplace import newton
+from ppcore.tuning.lbfgs import Paths, climb, dense_inverse_hessian
+from ppcore.tuning.length import Length, autocorrelation_time
+from ppcore.tuning.metric import estimate, geometric_mean
+from ppcore.tuning.preconditioner import Dense, LowRank, identity
+from ppcore.tuning.start import find
+from ppcore.tuning.step_size import StepSize
+from ppcore.tuning.trial import Candidate, try_metrics
 
 
 def banana(x, data):

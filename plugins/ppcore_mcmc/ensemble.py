@@ -12,12 +12,13 @@ import numpy as np
 
 from ppcore.contract import Invariant
 from ppcore.engine import Report, Warm
-from ppcore_mcmc.adapt import MOST_THIN, Schedule, warm_up
-from ppcore_mcmc.leapfrog import Carry, Phase, leapfrog, log_joint, value_and_gradient
-from ppcore_mcmc.metric import RANK
-from ppcore_mcmc.noise import is_traced, noise, rounded, spawned
-from ppcore_mcmc.preconditioner import Preconditioner
-from ppcore_mcmc.settings import check_between, check_count, check_metric
+from ppcore.settings import check_between, check_count, check_metric
+from ppcore.target import value_and_gradient
+from ppcore.tuning.adapt import MOST_THIN, Schedule, warm_up
+from ppcore.tuning.metric import RANK
+from ppcore.tuning.noise import is_traced, noise, rounded, spawned
+from ppcore.tuning.preconditioner import Preconditioner
+from ppcore_mcmc.leapfrog import Carry, Phase, leapfrog, log_joint
 
 CHUNK = 16
 APART = 100.0

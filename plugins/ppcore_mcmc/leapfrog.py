@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from ppcore_mcmc.preconditioner import Preconditioner
+from ppcore.target import value_and_gradient
+from ppcore.tuning.preconditioner import Preconditioner
 
 
 class Phase(NamedTuple):
@@ -30,11 +30,6 @@ class Carry(NamedTuple):
     x: Any
     log_density: Any
     gradient: Any
-
-
-def value_and_gradient(target: Any, x: Any) -> tuple[Any, Any]:
-    """log γ and ∇ log γ at each row of ``x``: float[chains, d]."""
-    return jax.vmap(jax.value_and_grad(lambda t, v: t.log_density(v), 1), (None, 0))(target, x)
 
 
 def leapfrog(target: Any, precondition: Preconditioner, at: Phase, step: Any) -> Phase:

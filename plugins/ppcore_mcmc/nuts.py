@@ -12,13 +12,14 @@ import numpy as np
 
 from ppcore.contract import Invariant
 from ppcore.engine import Report, Warm
-from ppcore_mcmc.adapt import Schedule, warm_up
-from ppcore_mcmc.leapfrog import Carry, value_and_gradient
-from ppcore_mcmc.metric import RANK
-from ppcore_mcmc.noise import is_traced, noise, rounded, spawned
+from ppcore.settings import check_between, check_count, check_metric
+from ppcore.target import value_and_gradient
+from ppcore.tuning.adapt import Schedule, warm_up
+from ppcore.tuning.metric import RANK
+from ppcore.tuning.noise import is_traced, noise, rounded, spawned
+from ppcore.tuning.preconditioner import Preconditioner
+from ppcore_mcmc.leapfrog import Carry
 from ppcore_mcmc.nuts_tree import Tree, advance, at_rest
-from ppcore_mcmc.preconditioner import Preconditioner
-from ppcore_mcmc.settings import check_between, check_count, check_metric
 
 CHUNK = 100
 APART = 1000.0

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ppcore.tuning.preconditioner import Preconditioner
 from ppcore_mcmc.leapfrog import Phase, leapfrog, log_joint
-from ppcore_mcmc.preconditioner import Preconditioner
 
 DIVERGENCE = 1000.0
 

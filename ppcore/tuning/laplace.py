@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppcore_mcmc.lbfgs import Evaluate
+from ppcore.tuning.lbfgs import Evaluate
 
 PROBE = 0.05
 ROUNDS = 12

@@ -11,13 +11,13 @@ import jax
 import numpy as np
 
 from ppcore.engine import Progress, Report
-from ppcore_mcmc.length import Length, autocorrelation_time
-from ppcore_mcmc.metric import choose, estimate, from_factor
-from ppcore_mcmc.noise import spawned
-from ppcore_mcmc.preconditioner import Dense, Preconditioner, identity
-from ppcore_mcmc.start import find
-from ppcore_mcmc.step_size import StepSize
-from ppcore_mcmc.trial import Candidate, in_trouble, try_metrics, uncorrelated
+from ppcore.tuning.length import Length, autocorrelation_time
+from ppcore.tuning.metric import choose, estimate, from_factor
+from ppcore.tuning.noise import spawned
+from ppcore.tuning.preconditioner import Dense, Preconditioner, identity
+from ppcore.tuning.start import find
+from ppcore.tuning.step_size import StepSize
+from ppcore.tuning.trial import Candidate, in_trouble, try_metrics, uncorrelated
 
 TRY_AT = 0.6
 MOST_THIN = 8

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ppcore_mcmc.preconditioner import Dense, LowRank, Preconditioner
+from ppcore.tuning.preconditioner import Dense, LowRank, Preconditioner
 
 DENSE_UP_TO = 128
 RANK = 24

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ppcore.errors import StartError
-from ppcore_mcmc.laplace import Laplace, newton
-from ppcore_mcmc.lbfgs import Evaluate, Paths, climb, dense_inverse_hessian
+from ppcore.tuning.laplace import Laplace, newton
+from ppcore.tuning.lbfgs import Evaluate, Paths, climb, dense_inverse_hessian
 
 RADIUS = 2.0
 CLIMB = (5, 5, 5, 5, 10, 10) + 6 * (20,)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ppcore_mcmc.length import MANY, autocorrelation_time, slowest
-from ppcore_mcmc.preconditioner import Dense
-from ppcore_mcmc.step_size import StepSize
+from ppcore.tuning.length import MANY, autocorrelation_time, slowest
+from ppcore.tuning.preconditioner import Dense
+from ppcore.tuning.step_size import StepSize
 
 SLOW = 3.5
 DIVERGING = 0.005

@@ -1,0 +1,1 @@
+"""What engines learn before they draw: where to start, step sizes, metrics, trajectory lengths."""
