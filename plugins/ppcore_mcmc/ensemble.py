@@ -263,6 +263,7 @@ class Ensemble:
             self.length,
             self.learn_length,
             APART,
+            MOST_THIN if self.learn_length else 1,
         )
         machine_key, start_key = spawned(key, 2)
         machine = Chains(machine_key, target, chains, jnp.result_type(float))

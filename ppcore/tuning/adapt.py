@@ -15,6 +15,7 @@ from ppcore.tuning.length import Length, autocorrelation_time
 from ppcore.tuning.metric import choose, estimate, from_factor
 from ppcore.tuning.noise import spawned
 from ppcore.tuning.preconditioner import Dense, Preconditioner, identity
+from ppcore.tuning.search import search
 from ppcore.tuning.start import find
 from ppcore.tuning.step_size import StepSize
 from ppcore.tuning.trial import Candidate, in_trouble, try_metrics, uncorrelated
@@ -36,7 +37,7 @@ class Machine(Protocol):
     dtype: Any
 
     def evaluate(self, precondition: Preconditioner, x: np.ndarray) -> tuple[Any, Any]:
-        """log γ and its gradient at each row of ``x``: float[N, d]."""
+        """log γ and its gradient (None without one) at each row of ``x``: float[N, d]."""
         ...
 
     def place(self, precondition: Preconditioner, x: np.ndarray) -> None:
@@ -46,8 +47,8 @@ class Machine(Protocol):
     def advance(
         self, precondition: Preconditioner, step: float, length: float, n: int
     ) -> dict[str, np.ndarray]:
-        """``n`` draws of every chain: x, gradient: float[n, chains, d]; log_density,
-        acceptance_rate, diverging, n_gradients: [n, chains]."""
+        """``n`` draws of every chain: x, gradient (where there is one): float[n, chains, d];
+        log_density, acceptance_rate, diverging, n_gradients: [n, chains]."""
         ...
 
     def copy(self, source: np.ndarray) -> None:
@@ -67,22 +68,41 @@ class Schedule:
         Warm-up goes on, up to here, until the chains have settled.
     longest : int
         Draws in the longest round.
-    target_accept : float
+    target_accept : float or None
+        None: the step size stays as it is.
     length : float
         First trajectory length, in whitened units (ignored by engines that choose their own).
     learn_length : bool
         Whether to look for a better one.
     apart : float
         The condition number of the correlations above which a diagonal metric is not tried.
+    most_thin : int
+        The most transitions that may make one draw.
+    gradient : bool
+        Whether the machine has gradients; without, starts are searched for by log γ alone and the
+        preconditioner is the covariance of the draws.
+    order : float
+        See :class:`ppcore.tuning.step_size.StepSize`.
+    step : float or None
+        The first step size; by default ½ d^(−1/2p), p the ``order``.
     """
 
     draws: int
     limit: int
     longest: int
-    target_accept: float
+    target_accept: float | None
     length: float
     learn_length: bool
     apart: float
+    most_thin: int = 1
+    gradient: bool = True
+    order: float = 2.0
+    step: float | None = None
+
+    def first_step(self, dim: int) -> StepSize:
+        """The step size to begin with, in ``dim`` dimensions."""
+        first = 0.5 * dim ** (-0.5 / self.order) if self.step is None else self.step
+        return StepSize(math.log(first), order=self.order)
 
 
 @dataclass
@@ -101,16 +121,20 @@ class Adapted:
     settled: bool = False
     thin: int = 1
     divergences: Any = 0
-    history: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    history: list[tuple[np.ndarray, np.ndarray | None]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def precondition(self) -> Preconditioner:
         return self.learnt if self.flat is None else self.flat
 
-    def aim(self, schedule: Schedule) -> float:
-        """The acceptance to tune for: half way to 1 once chains have diverged late."""
-        return (1 + schedule.target_accept) / 2 if self.diverged else schedule.target_accept
+    def tune(self, schedule: Schedule, out: dict[str, np.ndarray], step: StepSize) -> StepSize:
+        """``step`` after a round; the acceptance to reach is half way to 1 once chains have
+        diverged late."""
+        aim = schedule.target_accept
+        if aim is None:
+            return step
+        return step.update(_acceptance(out), (1 + aim) / 2 if self.diverged else aim)
 
 
 def warm_up(
@@ -131,10 +155,11 @@ def warm_up(
     rng = np.random.default_rng(np.asarray(jax.random.key_data(host_key)).ravel())
     kind = choose(metric, target.dim)
     precondition = identity(kind, target.dim, rank, machine.dtype)
-    start = find(partial(machine.evaluate, precondition), rng, reference_key, target, chains)
+    look = find if schedule.gradient else search
+    start = look(partial(machine.evaluate, precondition), rng, reference_key, target, chains)
     precondition = from_factor(precondition, start.root())
     machine.place(precondition, start.x)
-    step = StepSize(math.log(0.5 * target.dim**-0.25))
+    step = schedule.first_step(target.dim)
     length = Length(schedule.length, schedule.length)
     state = Adapted(precondition, step, length, divergences=np.zeros(chains, int))
     state.notes += [start.note] if start.note else []
@@ -169,11 +194,11 @@ def _rounds(
         reach = min(early * state.length.now, cap * state.step.now)
         out = machine.advance(state.precondition, state.step.now, reach, n)
         state.done += n
-        state.history.append((out["x"], out["gradient"]))
+        state.history.append((out["x"], out.get("gradient")))
         state.divergences = state.divergences + out["diverging"].sum(0)
         late = state.done >= total // 2
         state.diverged = state.diverged or (late and out["diverging"].mean() > DIVERGING)
-        state.step = state.step.update(_acceptance(out), state.aim(schedule))
+        state.step = state.tune(schedule, out, state.step)
         if not late:
             _rescue(machine, out, rng)
         elif schedule.learn_length:
@@ -182,7 +207,7 @@ def _rounds(
             early = 1.0
             _refit(state, by_fisher=state.done < total // 2)
             refit = state.done + max(schedule.longest // 4, state.done // 3)
-            if free and state.done >= TRY_AT * total:
+            if free and "gradient" in out and state.done >= TRY_AT * total:
                 free = False
                 _choose_metric(machine, state, schedule, out)
         fields = {"step_size": state.step.now, "divergences": state.divergences}
@@ -190,7 +215,7 @@ def _rounds(
         if state.done >= total:
             state.settled = _settled(state.history)
             if state.settled or total >= schedule.limit:
-                state.thin = thinning(state) if schedule.learn_length else 1
+                state.thin = thinning(state, schedule.most_thin)
                 if state.thin > 1:
                     state.notes.append(
                         f"Chains move slowly: each draw is the last of {state.thin} transitions."
@@ -199,29 +224,34 @@ def _rounds(
             total = min(2 * total, schedule.limit)
 
 
-def _recent(state: Adapted) -> tuple[np.ndarray, np.ndarray]:
+def _recent(state: Adapted) -> tuple[np.ndarray, np.ndarray | None]:
     """Draws and gradients of the later half of the warm-up: float[N, d] each."""
-    kept, recent = 0, []
-    for round_ in reversed(state.history):
+    draws: list[np.ndarray] = []
+    gradients: list[np.ndarray] = []
+    kept = 0
+    for x, gradient in reversed(state.history):
         if kept >= state.done / 2:
             break
-        recent.append(round_)
-        kept += len(round_[0])
-    draws, gradients = (np.concatenate(parts) for parts in zip(*recent, strict=True))
-    return draws.reshape(-1, draws.shape[-1]), gradients.reshape(-1, draws.shape[-1])
+        draws.append(x.reshape(-1, x.shape[-1]))
+        if gradient is not None:
+            gradients.append(gradient.reshape(-1, x.shape[-1]))
+        kept += len(x)
+    return np.concatenate(draws), np.concatenate(gradients) if gradients else None
 
 
-def thinning(state: Adapted) -> int:
+def thinning(state: Adapted, most: int) -> int:
     """Transitions that make draws nearly independent, as the last quarter of all draws shows.
 
-    1 up to an autocorrelation time of ``IDLE``, else enough for one of about ``BRISK``: with short
-    chains it is the time between draws that R-hat sees, and where it is long gradients are cheap
-    beside keeping every state.
+    1 up to an autocorrelation time of ``IDLE``, else enough for one of about ``BRISK``, at most
+    ``most``: with short chains it is the time between draws that R-hat sees, and where it is long
+    gradients are cheap beside keeping every state.
     """
+    if most <= 1:
+        return 1
     draws = np.concatenate([draws for draws, _ in state.history[-len(state.history) // 4 :]])
     pooled, _ = _recent(state)
     time = autocorrelation_time(draws, pooled.mean(0), pooled.var(0))
-    return 1 if time < IDLE else min(math.ceil(time / BRISK), MOST_THIN)
+    return 1 if time < IDLE else min(math.ceil(time / BRISK), most)
 
 
 def _learn_length(state: Adapted, draws: np.ndarray) -> None:
@@ -232,8 +262,8 @@ def _learn_length(state: Adapted, draws: np.ndarray) -> None:
 def _refit(state: Adapted, by_fisher: bool) -> None:
     recent = _recent(state)
     state.learnt = estimate(state.learnt, *recent, by_fisher)
-    if state.flat is not None:
-        state.flat = uncorrelated(state.flat, *recent)
+    if state.flat is not None and recent[1] is not None:
+        state.flat = uncorrelated(state.flat, recent[0], recent[1])
     state.step = state.step.restart()
 
 
@@ -243,7 +273,7 @@ def _choose_metric(
     """Try a diagonal metric beside the dense one if the last round, ``out``, was poor."""
     draws, gradients = _recent(state)
     moments = draws.mean(0), draws.var(0)
-    if not isinstance(state.learnt, Dense) or not in_trouble(out, *moments):
+    if gradients is None or not isinstance(state.learnt, Dense) or not in_trouble(out, *moments):
         return
     flat = uncorrelated(state.learnt, draws, gradients)
 
@@ -253,7 +283,7 @@ def _choose_metric(
         return out
 
     def tune(step: StepSize, out: dict[str, np.ndarray]) -> StepSize:
-        return step.update(_acceptance(out), state.aim(schedule))
+        return state.tune(schedule, out, step)
 
     now = Candidate(False, state.step, state.length.now)
     rounds = schedule.longest // 4, schedule.longest
@@ -282,7 +312,7 @@ def _rescue(machine: Machine, out: dict[str, np.ndarray], rng: np.random.Generat
         machine.copy(source)
 
 
-def _settled(history: list[tuple[np.ndarray, np.ndarray]]) -> bool:
+def _settled(history: list[tuple[np.ndarray, np.ndarray | None]]) -> bool:
     """Whether the last quarter's pooled means agree with the quarter's before, and chains mix."""
     draws = np.concatenate([draws for draws, _ in history])
     quarter = len(draws) // 4

@@ -24,7 +24,7 @@ def choose(kind: str, dim: int) -> str:
 
 
 def estimate(
-    before: Preconditioner, draws: np.ndarray, gradients: np.ndarray, by_fisher: bool
+    before: Preconditioner, draws: np.ndarray, gradients: np.ndarray | None, by_fisher: bool
 ) -> Preconditioner:
     """The preconditioner of the shape of ``before`` for ``draws`` and ``gradients``: float[N, d].
 
@@ -35,11 +35,12 @@ def estimate(
     which serves better once the chains have settled on a target with heavy tails. With n = N/2
     (draws are correlated) A and B are first replaced by (n A + κ I)/(n + κ), κ = d: a shrinkage
     toward ``before``, not toward the diagonal, so that strong correlations once learnt survive a
-    noisy window.
+    noisy window. Without gradients (None) the estimate is A alone.
 
     Source: Seyboldt, Carlson & Carpenter 2026, arXiv:2603.18845 (nutpie's mass matrix).
     """
-    centred, forces = draws - draws.mean(0), gradients - gradients.mean(0)
+    centred = draws - draws.mean(0)
+    forces = None if gradients is None else gradients - gradients.mean(0)
     if isinstance(before, Dense):
         return _dense(before, centred, forces if by_fisher else None)
     return _low_rank(before, centred, forces)
@@ -83,20 +84,25 @@ def _shrunk(white: np.ndarray) -> np.ndarray:
     return (n * (white.T @ white) / len(white) + dim * np.eye(dim)) / (n + dim)
 
 
-def _low_rank(before: LowRank, centred: np.ndarray, forces: np.ndarray) -> LowRank:
-    """Scales s_i⁴ = var x_i / var ∇_i; then A # B⁻¹ in the plane where either is far from I."""
+def _low_rank(before: LowRank, centred: np.ndarray, forces: np.ndarray | None) -> LowRank:
+    """Scales s_i⁴ = var x_i / var ∇_i; then A # B⁻¹ in the plane where either is far from I.
+
+    Without gradients s_i² = var x_i, and A in the plane where it is far from I.
+    """
     n, dim = len(centred) / 2, centred.shape[1]
     dtype, rank = np.asarray(before.scale).dtype, before.basis.shape[1]
     prior = np.asarray(before.scale, float)
     moved = (n * centred.var(0) + 5 * prior**2) / (n + 5)
-    pushed = (n * forces.var(0) + 5 / prior**2) / (n + 5)
+    pushed = 1 / moved if forces is None else (n * forces.var(0) + 5 / prior**2) / (n + 5)
     scale = (moved / pushed) ** 0.25
     basis, stretch = np.zeros((dim, rank)), np.ones(rank)
     if rank:
-        tops = [_leading(white, n, rank) for white in (centred / scale, forces * scale)]
+        whites = [centred / scale] if forces is None else [centred / scale, forces * scale]
+        tops = [_leading(white, n, rank) for white in whites]
         plane = np.linalg.qr(np.concatenate(tops, axis=1))[0]
-        inside = (centred / scale) @ plane, (forces * scale) @ plane
-        values, vectors = np.linalg.eigh(geometric_mean(*(_shrunk(part) for part in inside)))
+        inside = [_shrunk(white @ plane) for white in whites]
+        middle = inside[0] if forces is None else geometric_mean(*inside)
+        values, vectors = np.linalg.eigh(middle)
         top = np.argsort(-np.abs(np.log(values)))[:rank]
         basis[:, : len(top)] = plane @ vectors[:, top]
         stretch[: len(top)] = np.sqrt(values[top])

@@ -69,6 +69,7 @@ def scattered(
         else:
             break
         log_density, gradient = evaluate(x)
+        gradient = np.zeros_like(x) if gradient is None else gradient
         good = np.isfinite(log_density) & np.isfinite(gradient).all(-1)
         if good.any():
             pick = np.where(good, np.arange(len(x)), rng.choice(np.flatnonzero(good), len(x)))

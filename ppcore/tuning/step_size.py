@@ -21,11 +21,15 @@ class StepSize:
         Average of log ε over rounds since the last :meth:`restart`, weighted toward late rounds.
     rounds : int
         Rounds since then.
+    order : float
+        p, where errors in log γ grow like ε^p: 2 for leapfrog, 1 for a random walk, 3 for the
+        Langevin proposal (ε its standard deviation).
     """
 
     log_step: float
     log_mean: float = 0.0
     rounds: int = 0
+    order: float = 2.0
 
     @property
     def now(self) -> float:
@@ -42,17 +46,18 @@ class StepSize:
     def update(self, acceptance: float, target: float) -> StepSize:
         """The step size after a round with mean ``acceptance``.
 
-        For leapfrog at stationarity the energy error is about N(−½v, v) with v ∝ ε⁴ and the
+        At stationarity the log acceptance ratio is about N(−½v, v) with √v ∝ ε^p and the
         acceptance is 2Φ(−½√v); inverting it gives the ε that reaches ``target`` at once:
-        ε² ← ε² Φ⁻¹(target/2) / Φ⁻¹(acceptance/2). Steps are damped as rounds accumulate.
+        ε^p ← ε^p Φ⁻¹(target/2) / Φ⁻¹(acceptance/2). Steps are damped as rounds accumulate.
 
-        Source: Beskos et al. 2013, arXiv:1001.4460.
+        Source: Beskos et al. 2013, arXiv:1001.4460; Roberts & Rosenthal 2001,
+        doi:10.1214/ss/1015346320.
         """
         reached = min(max(acceptance, 1e-3), 0.999)
         ratio = _NORMAL.inv_cdf(target / 2) / _NORMAL.inv_cdf(reached / 2)
         gain = 1.0 / (1 + self.rounds) ** 0.5
-        move = min(max(0.5 * math.log(ratio), -1.5), 1.0) * max(gain, 0.2)
+        move = min(max(math.log(ratio) / self.order, -1.5), 1.0) * max(gain, 0.2)
         log_step = self.log_step + move
         weight = 1.0 / (1 + self.rounds) ** 0.6
         log_mean = (1 - weight) * self.log_mean + weight * log_step
-        return StepSize(log_step, log_mean, self.rounds + 1)
+        return replace(self, log_step=log_step, log_mean=log_mean, rounds=self.rounds + 1)

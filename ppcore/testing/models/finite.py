@@ -26,6 +26,7 @@ class FiniteTarget:
     beta: Any = 1.0
 
     has_reference = True
+    has_gradient = False
 
     def tree_flatten(self) -> tuple[tuple[Any, Any, Any], None]:
         return (self.table_prior, self.table_likelihood, self.beta), None
