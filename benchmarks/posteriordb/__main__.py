@@ -1,4 +1,7 @@
-"""``python -m benchmarks.posteriordb --data PATH --engine NAME``: fit and judge each posterior."""
+"""``python -m benchmarks.posteriordb --data PATH``: ppcore and its peers on each posterior.
+
+With ``--engine NAME``, one engine of ppcore alone, judged against the reference in more detail.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.machine import header
 from benchmarks.posteriordb.catalogue import CATALOGUE
+from benchmarks.posteriordb.compare import add_options, compare
 from benchmarks.posteriordb.database import Database, DatabaseError
 from benchmarks.posteriordb.report import COLUMNS, LEGEND, Row, line, markdown, tally
 from benchmarks.posteriordb.worker import Request
@@ -29,6 +33,10 @@ def main() -> int:
     except DatabaseError as error:
         raise SystemExit(str(error)) from None
     names = _names(database, options.only)
+    if options.engine is None:
+        return compare(database, names, options)
+    if options.cache == "both":
+        raise SystemExit("--cache both belongs to the comparison; with --engine, name one.")
     settings = {
         "engine": options.engine,
         "chains": options.chains or "the engine's default",
@@ -59,19 +67,28 @@ _CACHES = {
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks.posteriordb", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="a `posterior_database` folder")
-    parser.add_argument("--engine", required=True)
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="whole or part names")
+    parser.add_argument("--engine", help="fit with this engine alone, instead of comparing")
+    parser.add_argument(
+        "--posteriors",
+        "--only",
+        dest="only",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="whole or part names",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--draws", type=int, help="draws of each chain")
     parser.add_argument("--chains", type=int)
     parser.add_argument(
         "--cache",
-        choices=_CACHES,
+        choices=(*_CACHES, "both"),
         default="cold",
         help="the compilation cache: " + "; ".join(f"{k}: {v}" for k, v in _CACHES.items()),
     )
-    parser.add_argument("--timeout", type=float, default=900, help="seconds for each posterior")
+    parser.add_argument("--timeout", type=float, default=90, help="seconds for each process")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report there too")
+    add_options(parser)
     return parser.parse_args()
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 import ppcore as pp
+from benchmarks.posteriordb import designs
 from ppcore import Model, dist
 
 Data = dict[str, Any]
@@ -64,66 +63,44 @@ def student(centered):
     pp.sample("Y", dist.Normal(intercept + centered @ b, sigma))
 
 
-def columns(*given: Any) -> np.ndarray:
-    """Columns as a float matrix; numbers are repeated."""
-    return np.stack(np.broadcast_arrays(*given), axis=1).astype(float)
-
-
 def logearn_interaction(data: Data) -> Model:
-    height, male = data["height"], data["male"]
-    return linear(columns(1, height, male, height * male)).observe(y=np.log(data["earn"]))
+    return _observed(linear, designs.logearn_interaction(data))
 
 
 def earn_height(data: Data) -> Model:
-    return linear(columns(1, data["height"])).observe(y=data["earn"])
+    return _observed(linear, designs.earn_height(data))
 
 
 def log10earn_height(data: Data) -> Model:
-    return linear(columns(1, data["height"])).observe(y=np.log10(data["earn"]))
+    return _observed(linear, designs.log10earn_height(data))
 
 
 def kidscore_mom_work(data: Data) -> Model:
-    work = data["mom_work"]
-    return linear(columns(1, work == 2, work == 3, work == 4)).observe(y=data["kid_score"])
+    return _observed(linear, designs.kidscore_mom_work(data))
 
 
 def mesquite(data: Data) -> Model:
-    names = ("diam1", "diam2", "canopy_height", "total_height", "density", "group")
-    return linear(columns(1, *(data[n] for n in names))).observe(y=data["weight"])
+    return _observed(linear, designs.mesquite(data))
 
 
 def logmesquite_logvas(data: Data) -> Model:
-    one, two, canopy = data["diam1"], data["diam2"], data["canopy_height"]
-    x = columns(
-        1,
-        np.log(one * two * canopy),
-        np.log(one * two),
-        np.log(one / two),
-        np.log(data["total_height"]),
-        np.log(data["density"]),
-        data["group"],
-    )
-    return linear(x).observe(y=np.log(data["weight"]))
+    return _observed(linear, designs.logmesquite_logvas(data))
 
 
 def nes(data: Data) -> Model:
-    age = data["age_discrete"]
-    first = (1, data["real_ideo"], data["race_adj"], age == 2, age == 3, age == 4)
-    x = columns(*first, data["educ1"], data["gender"], data["income"])
-    return linear(x).observe(y=data["partyid7"])
+    return _observed(linear, designs.nes(data))
 
 
 def kidscore_momiq(data: Data) -> Model:
-    return linear_half_cauchy(columns(1, data["mom_iq"])).observe(y=data["kid_score"])
+    return _observed(linear_half_cauchy, designs.kidscore_momiq(data))
 
 
 def kidscore_interaction(data: Data) -> Model:
-    school, iq = data["mom_hs"], data["mom_iq"]
-    return linear_half_cauchy(columns(1, school, iq, school * iq)).observe(y=data["kid_score"])
+    return _observed(linear_half_cauchy, designs.kidscore_interaction(data))
 
 
 def blr(data: Data) -> Model:
-    return bayesian(data["X"].astype(float)).observe(y=data["y"])
+    return _observed(bayesian, designs.blr(data))
 
 
 def kilpisjarvi(data: Data) -> Model:
@@ -132,5 +109,10 @@ def kilpisjarvi(data: Data) -> Model:
 
 
 def diamonds(data: Data) -> Model:
-    x = data["X"][:, 1:].astype(float)
-    return student(x - x.mean(axis=0)).observe(Y=data["Y"])
+    x, y = designs.diamonds(data)
+    return student(x).observe(Y=y)
+
+
+def _observed(model: Any, design: designs.Design) -> Model:
+    x, y = design
+    return model(x).observe(y=y)  # type: ignore[no-any-return]

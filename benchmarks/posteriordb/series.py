@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import ppcore as pp
+from benchmarks.posteriordb import designs
 from benchmarks.posteriordb.regression import flat, flat_positive
 from ppcore import Model, dist
 
@@ -23,9 +24,8 @@ def autoregression(lags):
 
 
 def ar_k(data: Data) -> Model:
-    y, k = data["y"], int(data["K"])
-    lags = np.stack([y[k - lag : len(y) - lag] for lag in range(1, k + 1)], axis=1)
-    return autoregression(lags).observe(y=y[k:])
+    lags, y = designs.autoregression(data)
+    return autoregression(lags).observe(y=y)
 
 
 @pp.model
