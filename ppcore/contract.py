@@ -64,8 +64,18 @@ class Amortised(Contract):
     """Posteriors are calibrated on average over the joint of parameters and data."""
 
 
+@dataclass(frozen=True)
+class Consistent(Contract):
+    """Averages along the run converge almost surely to those of the target, for any start.
+
+    The engine adapts while it samples, so that no kernel is left to be invariant: nothing is
+    promised of a run of finite length, and no combinator takes such a part.
+    """
+
+
 _KINDS: dict[str, type[Contract]] = {
-    c.__name__: c for c in (Invariant, ProperlyWeighted, Transport, Density, Biased, Amortised)
+    c.__name__: c
+    for c in (Invariant, ProperlyWeighted, Transport, Density, Biased, Amortised, Consistent)
 }
 
 
@@ -187,7 +197,7 @@ def stages(*parts: Contract) -> Contract:
     """
     unbiased = True
     for part in parts:
-        if isinstance(part, Biased | Amortised):
+        if isinstance(part, Biased | Amortised | Consistent):
             raise CompositionError(
                 f"A {describe(part)} part would leave the population wrongly weighted. Wrap it "
                 "in a Metropolis test, or in a stage that weighs its path."
@@ -218,6 +228,8 @@ def describe(contract: Contract | None) -> str:
             return f"biased, O({name}^{p})"
         case Amortised():
             return "amortised, calibrated on average"
+        case Consistent():
+            return "consistent averages, adapts while it samples"
         case None:
             return "no promise"
     return type(contract).__name__
