@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pluggy
 
@@ -58,6 +58,8 @@ class Spec:
         If a field has no meaning.
     """
 
+    kind: ClassVar[str] = "extension"
+
     name: str
     load: str | Callable[..., Any]
     _: KW_ONLY
@@ -96,6 +98,8 @@ class EngineSpec(Spec):
     ()
     """
 
+    kind: ClassVar[str] = "engine"
+
     contract: Contract = field(kw_only=True)
     needs: tuple[str, ...] = field(default=(), kw_only=True)
 
@@ -114,6 +118,28 @@ class EngineSpec(Spec):
                 )
 
 
+@dataclass(frozen=True)
+class RewriteSpec(Spec):
+    """A rewrite of models, as listed: ``load`` names a :class:`ppcore.rewrite.protocol.Rewrite`.
+
+    >>> RewriteSpec("mine", "my_package.mine:REWRITE", summary="Does nothing yet.").kind
+    'rewrite'
+    """
+
+    kind: ClassVar[str] = "rewrite"
+
+
+@dataclass(frozen=True)
+class FrontendSpec(Spec):
+    """A way in for models of another library: ``load`` names ``f(model, args, kwargs) -> model``.
+
+    >>> FrontendSpec("edward", "my_package.edward:translate").kind
+    'frontend'
+    """
+
+    kind: ClassVar[str] = "frontend"
+
+
 class Hooks:
     """The hooks a plugin may implement, each a module-level function marked ``@hookimpl``."""
 
@@ -122,6 +148,20 @@ class Hooks:
     def ppcore_engines() -> Sequence[EngineSpec]:  # type: ignore[empty-body]
         """The engines that the plugin offers."""
 
+    @staticmethod
+    @hookspec
+    def ppcore_rewrites() -> Sequence[RewriteSpec]:  # type: ignore[empty-body]
+        """The rewrites that the plugin offers."""
 
-KINDS: dict[str, type[Spec]] = {"ppcore_engines": EngineSpec}
+    @staticmethod
+    @hookspec
+    def ppcore_frontends() -> Sequence[FrontendSpec]:  # type: ignore[empty-body]
+        """The frontends that the plugin offers."""
+
+
+KINDS: dict[str, type[Spec]] = {
+    "ppcore_engines": EngineSpec,
+    "ppcore_rewrites": RewriteSpec,
+    "ppcore_frontends": FrontendSpec,
+}
 """Hook name -> the class of the specs it returns; a new kind is a hook and a row here."""

@@ -22,13 +22,25 @@ from typing import Any
 import pluggy
 
 from ppcore.errors import PluginError, PPCoreError, SettingsError, did_you_mean
-from ppcore.hooks import GROUP, KINDS, EngineSpec, Hooks, Origin, Spec, hookimpl
+from ppcore.hooks import (
+    GROUP,
+    KINDS,
+    EngineSpec,
+    FrontendSpec,
+    Hooks,
+    Origin,
+    RewriteSpec,
+    Spec,
+    hookimpl,
+)
 
 __all__ = [
     "Catalog",
     "EngineSpec",
+    "FrontendSpec",
     "Origin",
     "Plugin",
+    "RewriteSpec",
     "Spec",
     "catalog",
     "engine",
@@ -63,8 +75,8 @@ class Catalog:
     ----------
     plugins : tuple of Plugin
         Every entry point, with the blocked and the broken.
-    engines : mapping of name to EngineSpec
-        What can be named.
+    engines, rewrites, frontends : mapping of name to spec
+        What can be named, by kind.
     refused : mapping of name to str
         Names that more than one plugin claims, and why neither is used.
     notes : tuple of str
@@ -73,11 +85,22 @@ class Catalog:
 
     plugins: tuple[Plugin, ...]
     engines: Mapping[str, EngineSpec]
+    rewrites: Mapping[str, RewriteSpec]
+    frontends: Mapping[str, FrontendSpec]
     refused: Mapping[str, str]
     notes: tuple[str, ...] = ()
 
+    def of(self, kind: str) -> Mapping[str, Any]:
+        """The specs of one kind: "engine", "rewrite" or "frontend"."""
+        by_kind: dict[str, Mapping[str, Any]] = {
+            "engine": self.engines,
+            "rewrite": self.rewrites,
+            "frontend": self.frontends,
+        }
+        return by_kind[kind]
 
-_registered: dict[str, EngineSpec] = {}
+
+_registered: dict[tuple[str, str], Spec] = {}
 
 
 def catalog() -> Catalog:
@@ -96,37 +119,40 @@ def refresh() -> None:
     _assemble.cache_clear()
 
 
-def register(spec: EngineSpec, *, replace_existing: bool = False) -> None:
-    """Offer an engine from a notebook or a script, for the life of the process.
+def register(spec: Spec, *, replace_existing: bool = False) -> None:
+    """Offer an engine, rewrite or frontend from a notebook, for the life of the process.
 
-    Raises :class:`~ppcore.errors.PluginError` if the name is taken; with ``replace_existing``, an
-    engine that was registered here (never a plugin's) is replaced.
+    Raises :class:`~ppcore.errors.PluginError` if the name is taken; with ``replace_existing``,
+    what was registered here (never a plugin's) is replaced.
     """
-    mine = replace(spec, origin=HERE)
-    taken = catalog().engines.get(spec.name)
+    mine, place = replace(spec, origin=HERE), (spec.kind, spec.name)
+    taken = catalog().of(spec.kind).get(spec.name)
     if taken is not None and taken != mine:
-        if not (replace_existing and spec.name in _registered):
+        if not (replace_existing and place in _registered):
             remedy = (
                 "Pass replace_existing=True to replace it."
-                if spec.name in _registered
+                if place in _registered
                 else "Choose another name."
             )
-            raise PluginError(f"The engine name {spec.name!r} is taken by {taken.origin}. {remedy}")
-    _registered[spec.name] = mine
+            raise PluginError(
+                f"The {spec.kind} name {spec.name!r} is taken by {taken.origin}. {remedy}"
+            )
+    _registered[place] = mine
 
 
-def spec(name: str) -> EngineSpec:
-    """The spec of the engine called ``name``.
+def spec(name: str, kind: str = "engine") -> Any:
+    """The spec of the engine (or other ``kind``) called ``name``.
 
     Raises :class:`~ppcore.errors.SettingsError` for an unknown name (with the nearest known one)
     and :class:`~ppcore.errors.PluginError` for a name that two plugins claim.
     """
     known = catalog()
+    offered = known.of(kind)
+    if name in offered:
+        return offered[name]
     if name in known.refused:
         raise PluginError(known.refused[name])
-    if name in known.engines:
-        return known.engines[name]
-    hints = [f"Engine {name!r} is not known.", did_you_mean(name, known.engines)]
+    hints = [f"{kind.capitalize()} {name!r} is not known.", did_you_mean(name, offered)]
     out = [p for p in known.plugins if p.blocked or p.error]
     hints += [f"Not in use: plugin {p.origin.plugin!r}: {p.blocked or p.error}" for p in out]
     if not known.plugins:
@@ -153,15 +179,15 @@ def unavailable(spec: Spec) -> str | None:
     )
 
 
-def resolve(name: str) -> Callable[..., Any]:
-    """The class (or constructor) of the engine called ``name``; imports what it needs.
+def resolve(name: str, kind: str = "engine") -> Callable[..., Any]:
+    """The class, constructor or object that ``name`` stands for; imports what it needs.
 
     Raises :class:`~ppcore.errors.PluginError` if a requirement is missing, or if the import fails.
     """
-    found = spec(name)
+    found = spec(name, kind)
     reason = unavailable(found)
     if reason is not None:
-        raise PluginError(f"Engine {reason}")
+        raise PluginError(f"{kind.capitalize()} {reason}")
     if not isinstance(found.load, str):
         return found.load
     module, _, attribute = found.load.partition(":")
@@ -169,8 +195,8 @@ def resolve(name: str) -> Callable[..., Any]:
         return getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:
         raise PluginError(
-            f"Engine {name!r} of {found.origin} could not be loaded from {found.load!r}: "
-            f"{_said(error)}. Leave its plugin out with --no-plugin "
+            f"{kind.capitalize()} {name!r} of {found.origin} could not be loaded from "
+            f"{found.load!r}: {_said(error)}. Leave its plugin out with --no-plugin "
             f"{found.origin.plugin if found.origin else name}, or report this to its authors."
         ) from error
 
@@ -208,7 +234,7 @@ def setting_names(make: Callable[..., Any]) -> dict[str, bool]:
 
 
 @lru_cache(maxsize=8)
-def _assemble(allow: str | None, block: str, registered: tuple[EngineSpec, ...]) -> Catalog:
+def _assemble(allow: str | None, block: str, registered: tuple[Spec, ...]) -> Catalog:
     points = sorted(entry_points(group=GROUP), key=lambda p: (p.name, _origin(p).distribution))
     allowed, blocked = _names(allow or ""), _names(block)
     names = {p.name for p in points}
@@ -226,8 +252,20 @@ def _assemble(allow: str | None, block: str, registered: tuple[EngineSpec, ...])
             plugins.append(Plugin(_origin(point), blocked=f"blocked by {BLOCK}={block}"))
         else:
             plugins.append(_plugin(point, _origin(point)))
-    engines, refused = _unique([*(s for p in plugins for s in p.specs), *registered])
-    return Catalog(tuple(plugins), MappingProxyType(engines), MappingProxyType(refused), notes)
+    offered = [*(s for p in plugins for s in p.specs), *registered]
+    named, refused = {}, {}
+    for kind in KINDS.values():
+        unique, claimed = _unique([s for s in offered if s.kind == kind.kind])
+        named[kind.kind] = MappingProxyType(unique)
+        refused.update(claimed)
+    return Catalog(
+        tuple(plugins),
+        named["engine"],
+        named["rewrite"],
+        named["frontend"],
+        MappingProxyType(refused),
+        notes,
+    )
 
 
 @cache
