@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from ppcore.contract import Contract
 from ppcore.engine import Progress, Report, Warm
-from ppcore.errors import StartError
-from ppcore.kernel import check_kernel, check_target, needs
+from ppcore.errors import CompositionError, StartError
+from ppcore.kernel import check_kernel, check_target, needs, step_rules, tunable
 from ppcore.settings import check_between, check_count, check_metric
 from ppcore.target import value_and_gradient
 from ppcore.tuning.adapt import Adapted, Schedule, warm_up
@@ -28,6 +28,8 @@ MOST_THIN = 8
 MOST_THIN_BLIND = 48
 # How a draw that is several transitions reports them; all else is that of the last.
 MEAN, SUM, ANY = ("acceptance_rate",), ("n_gradients",), ("diverging",)
+# What the warm-up looks at, and statistics leave out.
+SEVERAL = ("acceptance_rates",)
 
 
 @jax.tree_util.register_dataclass
@@ -80,7 +82,7 @@ def transitions(
         keys = jax.random.split(key, chains)
         new, info = jax.vmap(kernel.step, (0, None, 0, None))(keys, target, state, tuned.params)
         strong = jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), new, state)
-        return strong, {name: v for name, v in info.items() if jnp.ndim(v) == 1}
+        return strong, {n: v for n, v in info.items() if jnp.ndim(v) == 1 or n in SEVERAL}
 
     shapes = jax.eval_shape(move, key, state)[1]
     zero = {name: jnp.zeros(v.shape, _summed(v.dtype, name)) for name, v in shapes.items()}
@@ -163,8 +165,7 @@ class Chains:
 
     def place(self, precondition: Preconditioner, x: np.ndarray) -> None:
         """Put the chains at ``x``: float[chains, d]."""
-        params = self.engine.parameters(precondition, self.dtype.type(1), self.dtype.type(1))
-        self.put(params, x)
+        self.put(self.engine.parameters(precondition, self.engine.ones(self.dtype), 1.0), x)
 
     def put(self, params: Any, x: np.ndarray) -> None:
         """As :meth:`place`, with the kernel's parameters given."""
@@ -177,7 +178,7 @@ class Chains:
     ) -> dict[str, np.ndarray]:
         """``n`` draws of every chain, one transition each."""
         step = np.asarray(step, self.dtype)[()]
-        return self.run(self.engine.parameters(precondition, step, self.dtype.type(length)), n)
+        return self.run(self.engine.parameters(precondition, step, length), n)
 
     def run(self, params: Any, n: int) -> dict[str, np.ndarray]:
         """As :meth:`advance`, with the kernel's parameters given."""
@@ -269,6 +270,12 @@ class KernelEngine:
             check_between("target_accept", self.target_accept, 0, 1)
         check_between("length", self.length, 0, 1000)
         check_metric(self.metric, self.rank)
+        power = getattr(self.kernel, "power", 1.0)
+        if power != 1.0:
+            raise CompositionError(
+                f"{type(self.kernel).__name__} leaves the target to the power {power:g} invariant, "
+                "not the target. Correct it with Metropolise(...)."
+            )
         if self.most_thin is not None:
             check_count("most_thin", self.most_thin, 1)
         check_count("default_chains", self.default_chains, 1)
@@ -284,32 +291,42 @@ class KernelEngine:
         """Fields of the state that are random variables of their own."""
         return tuple(getattr(self.kernel, "auxiliary", ()))
 
-    def parameters(self, precondition: Preconditioner, step: Any, length: Any) -> Any:
+    def parameters(self, precondition: Preconditioner | None, step: Any, length: float) -> Any:
         """The kernel's parameters for what a warm-up found, as arrays."""
-        return jax.tree.map(np.asarray, self.kernel.parameters(precondition, step, length))
+        if not hasattr(self.kernel, "parameters"):
+            return ()
+        dtype = np.asarray(step).dtype
+        made = self.kernel.parameters(precondition, step, dtype.type(length))
+        return jax.tree.map(np.asarray, made)
+
+    def ones(self, dtype: Any) -> Any:
+        """Step sizes of 1, as the kernel takes them."""
+        several = hasattr(self.kernel, "step_rules")
+        return np.ones(len(step_rules(self.kernel)) if several else (), dtype)[()]
 
     def schedule(self) -> Schedule:
         """How long to warm up, and what for."""
         kernel, blind = self.kernel, "gradient" not in needs(self.kernel)
-        accept = self.target_accept
-        if accept is None:
-            accept = getattr(kernel, "target_accept", 0.3 if blind else 0.8)
-        learn = self.learn_length
+        rules, several = step_rules(kernel), hasattr(kernel, "step_rules")
+        if self.target_accept is not None:
+            rules = tuple(replace(rule, target_accept=self.target_accept) for rule in rules)
         thin = self.most_thin
         if thin is None:
             thin = MOST_THIN_BLIND if blind else MOST_THIN
+        learn = self.learn_length
         return Schedule(
             self.warmup_draws,
             self.max_warmup_draws,
             CHUNK,
-            accept,
+            None if several else rules[0].target_accept,
             self.length,
             bool(getattr(kernel, "learns_length", False)) if learn is None else learn,
             APART,
             thin,
             not blind,
-            float(getattr(kernel, "error_order", 1.0 if blind else 2.0)),
-            getattr(kernel, "first_step", None),
+            2.0 if several else rules[0].error_order,
+            None if several else rules[0].first,
+            rules if several else (),
         )
 
     def warmup(self, key: Any, target: Any, chains: int, report: Report) -> Warm:
@@ -320,7 +337,7 @@ class KernelEngine:
         check_target(self.kernel, target)
         machine_key, start_key = spawned(key, 2)
         machine = Chains(self, machine_key, target, chains)
-        if not hasattr(self.kernel, "parameters"):
+        if not tunable(self.kernel):
             return _burnt_in(machine, start_key, self.warmup_draws, report)
         end = warm_up(
             machine, start_key, target, chains, self.metric, self.rank, self.schedule(), report
@@ -330,8 +347,8 @@ class KernelEngine:
     def tuning(self, end: Adapted, machine: Chains) -> Tuning:
         """What is frozen at the end of a warm-up."""
         step = np.asarray(end.step.final, machine.dtype)[()]
-        length = machine.dtype.type(end.length.best)
-        return Tuning(self.parameters(end.precondition, step, length), np.int32(end.thin))
+        found = self.parameters(end.precondition, step, end.length.best)
+        return Tuning(found, np.int32(end.thin))
 
     def init(self, key: Any, target: Any, tuned: Tuning, x: Any) -> Any:
         """The states at ``x``: float[chains, d], with the kernel's caches."""
@@ -368,19 +385,21 @@ def _burnt_in(machine: Chains, key: Any, draws: int, report: Report) -> Warm:
             "every site a proper prior."
         )
     x = np.asarray(target.sample_reference(key, machine.chains))
-    machine.put((), x)
+    params = machine.engine.parameters(None, machine.engine.ones(machine.dtype), 1.0)
+    machine.put(params, x)
     done = 0
     while done < draws:
         n = min(5 * CHUNK, draws - done)
-        machine.run((), n)
+        machine.run(params, n)
         done += n
         report(Progress("warmup", done, draws))
-    return Warm(Tuning((), np.int32(1)), machine.x, machine.gradients)
+    return Warm(Tuning(params, np.int32(1)), machine.x, machine.gradients)
 
 
 def _by_chain(rows: dict[str, Any], xp: Any) -> tuple[Any, dict[str, Any]]:
     """Draws and statistics with the chain axis first, from rows [n, chains, ...]."""
     rows = {name: xp.swapaxes(value, 0, 1) for name, value in rows.items()}
     draws = rows.pop("x")
-    rows.pop("gradient", None)
+    for name in ("gradient", *SEVERAL):
+        rows.pop(name, None)
     return draws, rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from ppcore.contract import Contract
@@ -38,6 +39,12 @@ class Kernel(Protocol):
       :class:`ppcore.tuning.step_size.StepSize`.
     - ``first_step``: the step size to begin with; by default ½ d^(−1/2p).
     - ``learns_length``: whether ``length`` means anything and is worth a search.
+    - ``step_rules``: of a kernel with several step sizes, one rule each; ``step`` is then
+      float[k] and info has ``acceptance_rates``: float[k], NaN where a part did not move.
+    - ``power``: the kernel leaves γ_{power·β} invariant in place of γ_β (1 by default).
+    - ``dtype``: the only floating type that it can run in ("float64", "float32").
+    - ``propose(key, target, state, params) -> state, log_ratio``: where it would go, and
+      log γ(y) q(y, x) − log γ(x) q(x, y), for a Metropolis–Hastings test of that move.
     """
 
     contract: Contract
@@ -53,6 +60,41 @@ class Kernel(Protocol):
     def refresh(self, target: Any, state: Any) -> Any:
         """The same position with caches recomputed, for a target that has moved."""
         ...
+
+
+@dataclass(frozen=True)
+class StepRule:
+    """How one step size is tuned; see :class:`Kernel`."""
+
+    target_accept: float | None
+    error_order: float
+    first: float | None
+
+
+def step_rules(kernel: Any) -> tuple[StepRule, ...]:
+    """One rule for every step size of a kernel; none for one that is not tuned."""
+    own = getattr(kernel, "step_rules", None)
+    if own is not None:
+        return tuple(own)
+    if not hasattr(kernel, "parameters"):
+        return ()
+    blind = "gradient" not in needs(kernel)
+    return (
+        StepRule(
+            getattr(kernel, "target_accept", 0.3 if blind else 0.8),
+            float(getattr(kernel, "error_order", 1.0 if blind else 2.0)),
+            getattr(kernel, "first_step", None),
+        ),
+    )
+
+
+def tunable(kernel: Any) -> bool:
+    """Whether a warm-up has anything to find for a kernel.
+
+    >>> tunable(object())
+    False
+    """
+    return bool(getattr(kernel, "tunable", hasattr(kernel, "parameters")))
 
 
 def check_kernel(kernel: Any, where: str) -> None:
@@ -101,6 +143,18 @@ def check_target(kernel: Any, target: Any) -> None:
                 f"{type(kernel).__name__} needs a {need}, which {type(target).__name__} does not "
                 f"have: {NEEDS[need]}."
             )
+    dtype, running = getattr(kernel, "dtype", None), _running()
+    if dtype is not None and dtype != running:
+        raise CompositionError(
+            f"{type(kernel).__name__} holds {dtype} arrays, but this run computes in {running}. "
+            f"Run with precision={dtype!r}, or convert the arrays of its map."
+        )
     own = getattr(kernel, "check_target", None)
     if own is not None:
         own(target)
+
+
+def _running() -> str:
+    import jax.numpy as jnp
+
+    return str(jnp.result_type(float))

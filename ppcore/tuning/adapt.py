@@ -11,13 +11,14 @@ import jax
 import numpy as np
 
 from ppcore.engine import Progress, Report
+from ppcore.kernel import StepRule
 from ppcore.tuning.length import Length, autocorrelation_time
 from ppcore.tuning.metric import choose, estimate, from_factor
 from ppcore.tuning.noise import spawned
 from ppcore.tuning.preconditioner import Dense, Preconditioner, identity
 from ppcore.tuning.search import search
 from ppcore.tuning.start import find
-from ppcore.tuning.step_size import StepSize
+from ppcore.tuning.step_size import Steps, StepSize
 from ppcore.tuning.trial import Candidate, in_trouble, try_metrics, uncorrelated
 
 TRY_AT = 0.6
@@ -45,7 +46,7 @@ class Machine(Protocol):
         ...
 
     def advance(
-        self, precondition: Preconditioner, step: float, length: float, n: int
+        self, precondition: Preconditioner, step: Any, length: float, n: int
     ) -> dict[str, np.ndarray]:
         """``n`` draws of every chain: x, gradient (where there is one): float[n, chains, d];
         log_density, acceptance_rate, diverging, n_gradients: [n, chains]."""
@@ -85,6 +86,8 @@ class Schedule:
         See :class:`ppcore.tuning.step_size.StepSize`.
     step : float or None
         The first step size; by default ½ d^(−1/2p), p the ``order``.
+    rules : tuple of StepRule
+        For a kernel with several step sizes, instead of ``target_accept``, ``order``, ``step``.
     """
 
     draws: int
@@ -98,22 +101,30 @@ class Schedule:
     gradient: bool = True
     order: float = 2.0
     step: float | None = None
+    rules: tuple[StepRule, ...] = ()
 
-    def first_step(self, dim: int) -> StepSize:
-        """The step size to begin with, in ``dim`` dimensions."""
-        first = 0.5 * dim ** (-0.5 / self.order) if self.step is None else self.step
-        return StepSize(math.log(first), order=self.order)
+    def first_step(self, dim: int) -> StepSize | Steps:
+        """The step size to begin with, or several, in ``dim`` dimensions."""
+
+        def made(order: float, first: float | None) -> StepSize:
+            usual = 0.5 * dim ** (-0.5 / order)
+            return StepSize(math.log(usual if first is None else first), order=order)
+
+        if self.rules:
+            return Steps(tuple(made(rule.error_order, rule.first) for rule in self.rules))
+        return made(self.order, self.step)
 
 
 @dataclass
 class Adapted:
     """The state of a warm-up; its end is what the engine freezes.
 
-    ``precondition`` is a dense metric's ``flat`` counterpart where that has proved better.
+    ``step`` is a :class:`StepSize` or :class:`Steps`. ``precondition`` is a dense metric's ``flat``
+    counterpart where that has proved better.
     """
 
     learnt: Preconditioner
-    step: StepSize
+    step: Any
     length: Length
     flat: Dense | None = None
     diverged: bool = False
@@ -128,13 +139,19 @@ class Adapted:
     def precondition(self) -> Preconditioner:
         return self.learnt if self.flat is None else self.flat
 
-    def tune(self, schedule: Schedule, out: dict[str, np.ndarray], step: StepSize) -> StepSize:
+    def tune(self, schedule: Schedule, out: dict[str, np.ndarray], step: Any) -> Any:
         """``step`` after a round; the acceptance to reach is half way to 1 once chains have
         diverged late."""
-        aim = schedule.target_accept
-        if aim is None:
-            return step
-        return step.update(_acceptance(out), (1 + aim) / 2 if self.diverged else aim)
+
+        def aim(wanted: float | None) -> float | None:
+            return (1 + wanted) / 2 if self.diverged and wanted is not None else wanted
+
+        if schedule.rules:
+            rates = np.moveaxis(out["acceptance_rates"], -1, 0)
+            aims = tuple(aim(rule.target_accept) for rule in schedule.rules)
+            return step.update(np.array([_acceptance(each) for each in rates]), aims)
+        wanted = aim(schedule.target_accept)
+        return step if wanted is None else step.update(_acceptance(out["acceptance_rate"]), wanted)
 
 
 def warm_up(
@@ -191,7 +208,8 @@ def _rounds(
         n = max(schedule.longest // 8, min(schedule.longest, state.done // 4))
         n = min(n, total - state.done)
         cap = 16 if state.done < total // 8 else 64 if state.done < total // 2 else 512
-        reach = min(early * state.length.now, cap * state.step.now)
+        least = float(np.min(state.step.now))
+        reach = min(early * state.length.now, cap * least)
         out = machine.advance(state.precondition, state.step.now, reach, n)
         state.done += n
         state.history.append((out["x"], out.get("gradient")))
@@ -210,7 +228,7 @@ def _rounds(
             if free and "gradient" in out and state.done >= TRY_AT * total:
                 free = False
                 _choose_metric(machine, state, schedule, out)
-        fields = {"step_size": state.step.now, "divergences": state.divergences}
+        fields = {"step_size": least, "divergences": state.divergences}
         report(Progress("warmup", state.done, total, fields))
         if state.done >= total:
             state.settled = _settled(state.history)
@@ -294,9 +312,16 @@ def _choose_metric(
         state.flat, state.length = flat, Length(best.length, best.length)
 
 
-def _acceptance(out: dict[str, np.ndarray]) -> float:
-    """Harmonic mean over chains of their mean acceptance, so that stuck chains count."""
-    per_chain = np.nan_to_num(out["acceptance_rate"]).mean(0)
+def _acceptance(rates: np.ndarray) -> float:
+    """Harmonic mean over chains of their mean acceptance, so that stuck chains count.
+
+    ``rates``: float[n, chains]; draws with NaN do not count, NaN if there are no others.
+    """
+    counted = np.isfinite(rates)
+    some = counted.any(0)
+    if not some.any():
+        return math.nan
+    per_chain = np.where(counted, rates, 0.0).sum(0)[some] / counted.sum(0)[some]
     return float(1 / np.mean(1 / np.maximum(per_chain, 0.02)))
 
 

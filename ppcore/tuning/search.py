@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ppcore.errors import StartError
 from ppcore.tuning.lbfgs import Evaluate
 from ppcore.tuning.start import Start, scattered
 
@@ -25,12 +26,16 @@ def search(
     before. Where t has reached 1 the draws, resampled, are where the chains begin. The first q has
     the moments of prior draws, or is N(0, I).
 
+    A target with finite coordinates starts from its reference, see :func:`_resampled`.
+
     Raises :class:`ppcore.errors.StartError` when no log density is finite.
 
     Source: Rubinstein & Kroese 2004, doi:10.1007/978-1-4757-4321-0 (cross-entropy); Cappé et al.
     2008, arXiv:0710.4242 (fitting a proposal to weighted draws).
     """
     dim = target.dim
+    if not getattr(target, "has_gradient", True):
+        return _resampled(evaluate, rng, key, target, chains)
     n = max(LEAST, 4 * chains, 8 * min(dim, FULL_UP_TO))
     mean, factor = _first(evaluate, rng, key, target, n)
     powers = [0.0]
@@ -53,6 +58,34 @@ def search(
             kept = scattered(evaluate, rng, key, target, (chains, dim))[0]
     near = powers[-1] == 1.0
     return Start(kept, np.sqrt((factor**2).sum(1)), factor if near else None)
+
+
+def _resampled(
+    evaluate: Evaluate, rng: np.random.Generator, key: Any, target: Any, chains: int
+) -> Start:
+    """Prior draws resampled with weights likelihood^t, the largest t that leaves many apart."""
+    if not target.has_reference:
+        raise StartError(
+            "A target with finite coordinates needs draws of its prior to start from, and a prior "
+            "of this one is improper: give every site a proper distribution."
+        )
+    x = np.asarray(target.sample_reference(key, 16 * max(chains, 32)), float)
+    log_density, prior = np.asarray(evaluate(x)[0], float), _log_prior(target, x)
+    ratio = np.where(np.isfinite(log_density), log_density - prior, -np.inf)
+    if not np.isfinite(ratio).any():
+        raise StartError(
+            f"The log density is not finite at any of {len(x)} draws of the prior. Check that the "
+            "observed data lie in the support of the likelihood."
+        )
+    _, weights = _tempered(ratio)
+    kept = x[rng.choice(len(x), chains, p=weights)]
+    return Start(kept, np.sqrt(weights @ (x - weights @ x) ** 2) + 1e-3)
+
+
+def _log_prior(target: Any, x: np.ndarray) -> np.ndarray:
+    import jax
+
+    return np.asarray(jax.jit(jax.vmap(lambda t, v: t.log_prior(v), (None, 0)))(target, x))
 
 
 def _first(

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
+import numpy as np
+
 _NORMAL = NormalDist()
 
 
@@ -61,3 +63,31 @@ class StepSize:
         weight = 1.0 / (1 + self.rounds) ** 0.6
         log_mean = (1 - weight) * self.log_mean + weight * log_step
         return replace(self, log_step=log_step, log_mean=log_mean, rounds=self.rounds + 1)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Several step sizes, of the parts of a composed kernel, tuned side by side."""
+
+    parts: tuple[StepSize, ...]
+
+    @property
+    def now(self) -> np.ndarray:
+        return np.array([part.now for part in self.parts])
+
+    @property
+    def final(self) -> np.ndarray:
+        return np.array([part.final for part in self.parts])
+
+    def restart(self) -> Steps:
+        """Forget the averages, because the metric has changed."""
+        return Steps(tuple(part.restart() for part in self.parts))
+
+    def update(self, acceptances: np.ndarray, targets: tuple[float | None, ...]) -> Steps:
+        """The step sizes after a round; one with target None, or acceptance NaN, stays."""
+        return Steps(
+            tuple(
+                part if target is None or np.isnan(reached) else part.update(reached, target)
+                for part, reached, target in zip(self.parts, acceptances, targets, strict=True)
+            )
+        )
