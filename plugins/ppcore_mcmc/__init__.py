@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppcore.contract import Invariant
+from ppcore.contract import Biased, Invariant
 from ppcore.registry import EngineSpec, hookimpl
 
 
@@ -85,5 +85,50 @@ def ppcore_engines() -> list[EngineSpec]:
             requires=("jax",),
             summary="Walkers that move along lines through one another; affine invariant.",
             reference="Goodman & Weare 2010, doi:10.2140/camcos.2010.5.65",
+        ),
+        EngineSpec(
+            "chees",
+            "ppcore_mcmc.chees:ChEES",
+            contract=Invariant(reversible=True),
+            requires=("jax",),
+            needs=("gradient",),
+            summary="Many chains of HMC whose length climbs the change in expected squares.",
+            reference="Hoffman, Radul & Sountsov 2021 (AISTATS)",
+        ),
+        EngineSpec(
+            "meads",
+            "ppcore_mcmc.meads:MEADS",
+            contract=Invariant(reversible=False),
+            requires=("jax",),
+            needs=("gradient",),
+            summary="Many chains of generalised HMC, tuned by other folds' eigenvalues.",
+            reference="Hoffman & Sountsov 2022 (AISTATS); Neal 2020, arXiv:2001.11950",
+        ),
+        EngineSpec(
+            "mams",
+            "ppcore_mcmc.mams:MAMS",
+            contract=Invariant(reversible=True),
+            requires=("jax",),
+            needs=("gradient",),
+            summary="Microcanonical dynamics with a Metropolis test, many chains in lockstep.",
+            reference="Robnik, Cohn-Gordon & Seljak 2025, arXiv:2503.01707",
+        ),
+        EngineSpec(
+            "mclmc",
+            "ppcore_mcmc.mclmc:MCLMC",
+            contract=Biased(order=2),
+            requires=("jax",),
+            needs=("gradient",),
+            summary="Microcanonical Langevin without a test: cheap, and biased by O(step_size^2).",
+            reference="Robnik & Seljak 2023, arXiv:2303.18221",
+        ),
+        EngineSpec(
+            "late_adjusted",
+            "ppcore_mcmc.late_adjusted:LateAdjusted",
+            contract=Invariant(reversible=True),
+            requires=("jax",),
+            needs=("gradient",),
+            summary="Many chains that warm up unadjusted and draw adjusted, microcanonical.",
+            reference="Robnik & Seljak 2026, arXiv:2601.16696",
         ),
     ]
