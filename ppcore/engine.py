@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ppcore.contract import Contract
 from ppcore.exact.protocol import Solution
+
+if TYPE_CHECKING:
+    from ppcore.population import Population
 
 
 @dataclass(frozen=True)
 class Progress:
     """One report of an engine at work; ``run`` renders it.
 
-    ``phase`` is "warmup" or "sampling"; ``done`` and ``total`` count draws per chain;
+    ``phase`` says what goes on, e.g. "warmup" or "sampling"; ``done`` and ``total`` count
+    ``unit``, by default draws per chain;
     ``fields`` hold what to show: per-chain arrays (e.g. ``divergences``: int[chains],
     ``step_size``: float[chains] or float[]) or scalars.
     """
@@ -23,6 +27,7 @@ class Progress:
     done: int
     total: int
     fields: dict[str, Any] = field(default_factory=dict)
+    unit: str = "draws"
 
 
 Report = Callable[[Progress], None]
@@ -68,6 +73,9 @@ class Engine(Protocol):
         True if ``init`` and ``block`` compile what they need themselves, so that warm-up and
         sampling share one program; they are then called with arrays as they are. Without it,
         ``run`` compiles them.
+    coupled : bool, optional
+        True if chains move each other (walkers of an ensemble): what is invariant is then the
+        product of the target over all chains.
     block_size : int, optional
         Draws per call of ``block`` that suit the engine; ``run`` chooses otherwise.
     """
@@ -121,5 +129,67 @@ class DirectEngine(Protocol):
         """The posterior of a model's target (``joint``, ``data``, ``observed``, ``evidence``).
 
         Raises :class:`ppcore.exact.protocol.NotExact` with the box in the way.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Populated:
+    """One weighted population for the target, and what it cost.
+
+    Attributes
+    ----------
+    population : Population
+        x: float[n, d], log_weight: float[n], log_z: float[]; properly weighted for γ as the
+        engine's contract says.
+    gradients : int
+        Evaluations of γ with its gradient (without one, for a method that uses none), tuning and
+        the search for a reference included.
+    log_z_error : float or None
+        Standard error of log_z as this run alone can tell it (e.g. from the lineages).
+    stats : dict of str to array[steps]
+        What the engine says of each of its steps, e.g. ``temperature``, ``ess``,
+        ``acceptance_rate``.
+    notes : tuple of str
+        What the user should know.
+    """
+
+    population: Population
+    gradients: int
+    log_z_error: float | None = None
+    stats: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class PopulationEngine(Protocol):
+    """An engine that carries a whole population to the target at once, with weights.
+
+    It has no chain: ``infer`` calls :meth:`populate` once for each of ``chains`` independent
+    repetitions, of ``draws`` particles each, and compares them with each other.
+
+    Attributes
+    ----------
+    contract : Contract
+        ``ProperlyWeighted(...)``.
+    default_chains, default_draws : int
+        Repetitions, and particles in each, when ``infer`` is not told.
+    stage : Stage
+        The same algorithm as one traceable stage from the reference (β = 0) to the target:
+        what ``ppcore check`` weighs against known evidence.
+    """
+
+    contract: Contract
+    default_chains: int
+    default_draws: int
+
+    def populate(self, key: Any, target: Any, n: int, report: Report) -> Populated:
+        """``n`` weighted particles for the target.
+
+        Everything that it compiles serves all keys and all data of one shape.
+
+        Raises :class:`ppcore.errors.PopulationError` if all weights vanish or one is NaN, with
+        the population so far; :class:`ppcore.errors.UnsupportedError` if a reference is needed
+        and the target has none.
         """
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class PPCoreError(Exception):
@@ -36,6 +37,30 @@ class StartError(PPCoreError):
 
 class CompositionError(PPCoreError):
     """Two things were composed whose ends do not meet."""
+
+
+class PopulationError(PPCoreError):
+    """A weighted population died on its way; ``population`` holds it as it last was.
+
+    Attributes
+    ----------
+    population : Population or None
+        The particles and weights before what went wrong.
+    stage : str
+        Where it happened.
+    temperature : float or None
+        The inverse temperature there, if the stage has one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        population: Any = None,
+        stage: str = "",
+        temperature: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.population, self.stage, self.temperature = population, stage, temperature
 
 
 class UnsupportedError(PPCoreError):

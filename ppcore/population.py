@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ppcore.contract import Contract
+from ppcore.errors import PopulationError
 
 
 @jax.tree_util.register_pytree_node_class
@@ -86,6 +88,29 @@ def reweight(population: Population, log_g: Any) -> Population:
     dead = jnp.isneginf(increment)
     log_weight = jnp.where(dead, 0.0, log_weight - jnp.where(dead, 0.0, increment))
     return Population(population.x, log_weight, population.log_z + increment)
+
+
+def require_alive(population: Population, stage: str, temperature: float | None = None) -> None:
+    """Raise :class:`ppcore.errors.PopulationError`, with the population, if it is dead.
+
+    Dead is: log_z is −inf (all weights vanished), or log_z or a weight is NaN or +inf.
+    """
+    log_z = float(population.log_z)
+    if math.isfinite(log_z) and not bool(jnp.isnan(population.log_weight).any()):
+        return
+    at = f"{stage}, inverse temperature {temperature:.3g}" if temperature is not None else stage
+    if log_z == -math.inf:
+        what = (
+            f"all {population.size} weights vanish: no particle is where the target has mass. "
+            "Use more particles or smaller steps in temperature, check that the data lie in the "
+            "support of the likelihood, or start from a reference nearer to the target."
+        )
+    else:
+        what = (
+            "a weight is NaN or infinite: the log density is not a finite number at some particle. "
+            "Check data for NaN, and the model for an unbounded or undefined likelihood."
+        )
+    raise PopulationError(f"In stage {at}: {what}", population, stage, temperature)
 
 
 @runtime_checkable

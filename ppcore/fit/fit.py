@@ -14,11 +14,14 @@ from ppcore.errors import SettingsError, UnsupportedError
 from ppcore.fit import plotting, predictive, store
 from ppcore.fit.record import as_text
 from ppcore.fit.tree import dataset, stats_dataset, tree
+from ppcore.fit.weights import LogEvidence, restored, stored
 from ppcore.run.plan import check_seed, count
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+
+    from ppcore.population import Population
 
 
 class Fit:
@@ -40,6 +43,9 @@ class Fit:
         The draws in unconstrained coordinates and the tuned parameters; None for a loaded fit.
     solution : Solution or None
         For an exact engine, the posterior itself: ``solution.marginal(site)``, ``log_evidence``.
+    population : Population or None
+        For a population engine, all particles of all runs in unconstrained coordinates, with
+        their weights and log_z; NumPy arrays.
     """
 
     def __init__(
@@ -51,8 +57,10 @@ class Fit:
         result: Any = None,
         values: Callable[[], Mapping[str, np.ndarray]] | None = None,
         solution: Any = None,
+        population: Any = None,
     ) -> None:
         self.attrs, self.result, self.solution = attrs, result, solution
+        self._population = population
         self._data, self._model, self._values = data, model, values
         self._drawn: Mapping[str, np.ndarray] | None = None
 
@@ -61,6 +69,27 @@ class Fit:
         if self._data is None:
             self._data = tree(self._groups(), self.attrs)
         return self._data
+
+    @property
+    def population(self) -> Population | None:
+        if self._population is None and self._data is not None:
+            if "population" in self._data.children:
+                self._population = restored(self._data["population"].to_dataset())
+        return self._population
+
+    @property
+    def log_evidence(self) -> LogEvidence:
+        """log Z, the log probability of the data, with its standard error (0 where exact).
+
+        Raises :class:`~ppcore.errors.UnsupportedError` for a fit by an engine that knows none.
+        """
+        if "log_evidence" not in self.attrs:
+            raise UnsupportedError(
+                f"The engine {self.attrs['engine']!r} does not estimate the evidence. Use a "
+                "population engine (infer('smc')), or 'exact' where the model allows it."
+            )
+        error = self.attrs.get("log_evidence_error")
+        return LogEvidence(float(self.attrs["log_evidence"]), error)
 
     @property
     def posterior(self) -> xr.Dataset:
@@ -249,6 +278,8 @@ class Fit:
             )
         }
         groups = {"posterior": dataset(self._all_draws(), dims, attrs=about)}
+        if self._population is not None:
+            groups["population"] = stored(self._population, about)
         if self.result.stats:
             groups["sample_stats"] = stats_dataset(self.result.stats, about)
         evidence = getattr(self._model, "evidence", {})

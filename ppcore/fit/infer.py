@@ -14,7 +14,7 @@ import numpy as np
 from ppcore import precision as precisions
 from ppcore import registry
 from ppcore.errors import ModelError, SettingsError, did_you_mean
-from ppcore.fit import direct
+from ppcore.fit import direct, weighted
 from ppcore.fit.fit import Fit
 from ppcore.fit.record import record
 from ppcore.fit.tree import SAMPLE_DIMS
@@ -52,7 +52,8 @@ def infer(
     seed : int, optional
         The same seed gives the same draws. By default one is drawn; it is recorded in the fit.
     draws, chains, progress, checkpoint, block_size, precision
-        See :func:`ppcore.run.run`.
+        See :func:`ppcore.run.run`. A population engine makes ``chains`` independent runs of
+        ``draws`` particles each; see :func:`ppcore.fit.weighted.draw`.
     **settings
         Arguments of the engine's constructor, for an engine given by name.
 
@@ -84,8 +85,11 @@ def infer(
             direct.refuse(checkpoint=checkpoint, block_size=block_size)
             solution, result, values = direct.draw(made, target, draws, chains, seed)
             attrs = record(model, made, name, result, direct.HEALTHY, seed, precision)
-            attrs["log_evidence"] = float(solution.log_evidence)
+            attrs |= {"log_evidence": float(solution.log_evidence), "log_evidence_error": 0.0}
             return Fit(attrs, model=model, result=result, values=lambda: values, solution=solution)
+        if weighted.is_population(made):
+            direct.refuse(checkpoint=checkpoint, block_size=block_size)
+            return _weigh(made, name, model, target, draws, chains, seed, progress, precision)
         shape = (
             count("chains", made.default_chains if chains is None else chains),
             count("draws", made.default_draws if draws is None else draws),
@@ -118,6 +122,40 @@ def infer(
     return Fit(attrs, model=held, result=result, values=lambda: constrain(result.x))
 
 
+def _weigh(
+    engine: Any,
+    name: str | None,
+    model: Any,
+    target: Any,
+    draws: int | None,
+    chains: int | None,
+    seed: int,
+    progress: Any,
+    precision: str,
+) -> Fit:
+    """The fit of a population engine."""
+    if target.dim < 1:
+        raise SettingsError(
+            "The target has no unconstrained coordinate to sample: every site of the model is "
+            "observed or discrete."
+        )
+    call = _namer(target, getattr(model, "spaces", {}))
+    drawn = weighted.draw(engine, target, draws, chains, seed, progress, call)
+    attrs = record(model, engine, name, drawn.result, drawn.health, seed, precision)
+    attrs |= {"log_evidence": drawn.evidence.value, "weights": drawn.about}
+    if drawn.evidence.error is not None:
+        attrs["log_evidence_error"] = drawn.evidence.error
+    if drawn.health.warnings:
+        warnings.warn("\n".join(drawn.health.warnings), SamplingWarning, stacklevel=_outside())
+    return Fit(
+        attrs,
+        model=model if hasattr(model, "spaces") else None,
+        result=drawn.result,
+        values=lambda: Constrain(target, precision, drawn.result.x.shape, seed)(drawn.result.x),
+        population=drawn.population,
+    )
+
+
 def _engine(engine: Any, settings: Mapping[str, Any]) -> tuple[Any, str | None]:
     """The engine and the name it was asked for by."""
     if isinstance(engine, str):
@@ -130,7 +168,8 @@ def _engine(engine: Any, settings: Mapping[str, Any]) -> tuple[Any, str | None]:
                 )
         return registry.engine(engine, settings), engine
     walks = all(hasattr(engine, part) for part in ("contract", "warmup", "init", "block"))
-    if isinstance(engine, type) or not (walks or direct.is_direct(engine)):
+    whole = direct.is_direct(engine) or weighted.is_population(engine)
+    if isinstance(engine, type) or not (walks or whole):
         raise SettingsError(
             f"engine={engine!r} is neither a name nor an engine. Pass a name that `ppcore engines` "
             "lists, or an instance such as NUTS(target_accept=0.9)."

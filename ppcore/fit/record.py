@@ -24,6 +24,7 @@ STRUCTURED = (
     "deterministics",
     "observed",
     "health",
+    "weights",
 )
 
 
@@ -92,9 +93,23 @@ def as_text(record: dict[str, Any], sites: dict[str, tuple[int, ...]]) -> list[s
     if health["energy"] is not None:
         said.append(f"E-BFMI {health['energy']:.2f}")
     lines.append(", ".join(said) if said else "independent draws")
+    if record.get("weights"):
+        lines.append(_weights(record))
     shown = [
         f"{name}[{', '.join(map(str, shape))}]" if shape else name
         for name, shape in list(sites.items())[:12]
     ]
     lines.append(f"sites: {', '.join(shown)}{', ...' if len(sites) > 12 else ''}")
     return lines
+
+
+def _weights(record: dict[str, Any]) -> str:
+    """Evidence, effective size and k-hat of a weighted population, in one line."""
+    found, error = record["weights"], record.get("log_evidence_error")
+    known = [k for k in found["k_hat"] if k is not None]
+    said = [
+        f"log evidence {record['log_evidence']:.3f}" + (f" ± {error:.2g}" if error else ""),
+        f"weights worth ≥ {min(found['ess']):,.0f} of {record['draws']} particles",
+        *([f"k-hat ≤ {max(known):.2f}"] if known else []),
+    ]
+    return ", ".join(said)

@@ -121,6 +121,9 @@ def rows(progress: Progress, chains: int) -> list[Row]:
     if chains > FEW_CHAINS:
         pooled = {name: _text(_pool(name, v)) for name, v in fields.items()}
         return [Row(f"{chains} chains", progress.done, progress.total, pooled)]
+    if progress.unit != "draws":
+        pooled = {name: _text(_pool(name, v)) for name, v in fields.items()}
+        return [Row("", progress.done, progress.total, pooled)]
     made = []
     for chain in range(chains):
         own = {
@@ -142,7 +145,8 @@ def line(progress: Progress, chains: int, seconds: float) -> str:
         for name, v in progress.fields.items()
         if np.asarray(v).dtype.kind in "biufSU"
     ]
-    what = f"{progress.phase}: {progress.done}/{progress.total} draws of {chains} chains"
+    of = f" of {chains} chains" if progress.unit == "draws" else ""
+    what = f"{progress.phase}: {progress.done}/{progress.total} {progress.unit}{of}"
     return ", ".join([what, *values, f"{seconds:.1f} s"])
 
 
@@ -179,7 +183,7 @@ class Rich:
         made = rows(progress, self.chains)
         titles = list(made[0].values)
         table = Table(box=None, pad_edge=False)
-        for title in (f"{progress.phase} {seconds:.1f} s", "", "draws"):
+        for title in (f"{progress.phase} {seconds:.1f} s", "", progress.unit):
             table.add_column(title, no_wrap=True)
         for title in titles:
             table.add_column(title, justify="right", no_wrap=True)
@@ -233,7 +237,7 @@ class _Page:
 def as_html(progress: Progress, chains: int, seconds: float) -> str:
     """A report as an HTML table."""
     made = rows(progress, chains)
-    titles = [f"{progress.phase} {seconds:.1f} s", "", "draws", *made[0].values]
+    titles = [f"{progress.phase} {seconds:.1f} s", "", progress.unit, *made[0].values]
     head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
     body = ""
     for row in made:

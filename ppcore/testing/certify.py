@@ -25,8 +25,19 @@ def subject_of(
     Raises
     ------
     UnsupportedError
-        If the engine walks no chain, so that these checks have nothing to run.
+        If the engine neither walks a chain nor makes populations, so that these checks have
+        nothing to run.
     """
+    reasons = dict(expected_failures or {})
+    if hasattr(engine, "populate"):
+        return Subject(
+            name,
+            contract,
+            populator=engine,
+            stage=engine.stage,
+            finite=(),
+            expected_failures=reasons,
+        )
     if not hasattr(engine, "block"):
         raise UnsupportedError(
             f"{name!r} ({describe(contract)}) draws without a chain; the checks of "
@@ -36,7 +47,7 @@ def subject_of(
                 * isinstance(contract, Density)
             )
         )
-    return Subject(name, contract, engine=engine, expected_failures=dict(expected_failures or {}))
+    return Subject(name, contract, engine=engine, expected_failures=reasons)
 
 
 def check_engine(

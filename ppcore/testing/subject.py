@@ -23,6 +23,8 @@ class Subject:
     kernel, params : Kernel and pytree, optional
         Code drawn through :mod:`ppcore.random`: exact checks on the finite models named, and
         coupled runs for the order of a bias.
+    populator : PopulationEngine, optional
+        Checked for what it returns; its ``stage`` is weighed.
     stage : Stage, optional
         For ``ProperlyWeighted``: enumerated on finite models, weighed on continuous ones.
     map : Map, optional
@@ -46,6 +48,7 @@ class Subject:
     name: str
     contract: Contract
     engine: Any = None
+    populator: Any = None
     kernel: Any = None
     params: Any = None
     stage: Any = None

@@ -14,6 +14,7 @@ from ppcore.testing.checks import (
     movement,
     normalisation,
     outputs,
+    populated,
     rank,
     resume,
     reversibility,
@@ -28,6 +29,7 @@ from ppcore.testing.checks.base import Check
 CHECKS: tuple[Check, ...] = (
     settings.CHECK,
     outputs.CHECK,
+    populated.CHECK,
     seeded.CHECK,
     transforms.TRANSFORMS,
     transforms.TRACES,

@@ -15,7 +15,8 @@ BOGUS = "no_such_setting_"
 
 def run(session: Session) -> Iterator[Finding]:
     """The constructor's signature is closed, and a name it does not know raises."""
-    cls = type(session.subject.engine)
+    subject = session.subject
+    cls = type(subject.engine if subject.populator is None else subject.populator)
     kinds = [p.kind for p in inspect.signature(cls).parameters.values()]
     if inspect.Parameter.VAR_KEYWORD in kinds:
         yield Finding("-", False, f"{cls.__name__} takes **kwargs: close the signature.")
@@ -31,7 +32,7 @@ def run(session: Session) -> Iterator[Finding]:
 CHECK = Check(
     name="settings",
     law="unknown settings are refused",
-    applies=lambda s: s.engine is not None,
+    applies=lambda s: s.engine is not None or s.populator is not None,
     run=run,
     manners=True,
 )

@@ -11,48 +11,8 @@ import jax.numpy as jnp
 from ppcore import random
 from ppcore.contract import Contract, ProperlyWeighted
 from ppcore.population import Population, reweight
+from ppcore.stages.resampling import SCHEMES
 from ppcore.testing.reference.metropolis import Independence, Position
-
-
-def multinomial(key: Any, w: Any) -> Any:
-    """N independent ancestors with P(i) = W_i; int[N]."""
-    return random.categorical(key, jnp.log(w), w.shape)
-
-
-def stratified(key: Any, w: Any) -> Any:
-    """One uniform in each of N strata of the cumulative weights. Kitagawa (1996)."""
-    n = w.shape[0]
-    edges = jnp.cumsum(w)
-    cells = jnp.clip(n * edges - jnp.arange(n)[:, None], 0.0, 1.0)
-    u = random.uniform(key, (n,), w.dtype, cells=cells)
-    return jnp.minimum(jnp.searchsorted(edges, (jnp.arange(n) + u) / n, side="right"), n - 1)
-
-
-def systematic(key: Any, w: Any) -> Any:
-    """One uniform shared by all strata. Carpenter, Clifford and Fearnhead (1999)."""
-    n = w.shape[0]
-    edges = jnp.cumsum(w)
-    u = random.uniform(key, (), w.dtype, cells=jnp.mod(n * edges, 1.0))
-    return jnp.minimum(jnp.searchsorted(edges, (jnp.arange(n) + u) / n, side="right"), n - 1)
-
-
-def residual(key: Any, w: Any) -> Any:
-    """⌊N W_i⌋ copies each, the rest by multinomial draws of the remainders. Liu and Chen (1998)."""
-    n = w.shape[0]
-    copies = jnp.floor(n * w + 1e-12)
-    sure = jnp.searchsorted(jnp.cumsum(copies), jnp.arange(n), side="right")
-    rest = jnp.clip(n * w - copies, 0.0, 1.0)
-    log_rest = jnp.where(rest.sum() > 0, jnp.log(rest), 0.0)
-    drawn = random.categorical(key, log_rest, w.shape)
-    return jnp.where(jnp.arange(n) < copies.sum(), sure, drawn)
-
-
-SCHEMES = {
-    "multinomial": multinomial,
-    "stratified": stratified,
-    "systematic": systematic,
-    "residual": residual,
-}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from ppcore import random
 from ppcore.contract import Biased, Invariant
 from ppcore.population import Population, reweight
+from ppcore.stages.resampling import multinomial
 from ppcore.testing.reference.combine import Cycle, Identity, Mixture, TwoReplicas
 from ppcore.testing.reference.gibbs import (
     FiniteGibbs,
@@ -31,7 +32,7 @@ from ppcore.testing.reference.maps import (
 )
 from ppcore.testing.reference.metropolis import MALA, Independence, Langevin, RandomWalk
 from ppcore.testing.reference.nuts import SmallNUTS
-from ppcore.testing.reference.stages import AnnealedSMC, Importance, Proposal, multinomial
+from ppcore.testing.reference.stages import AnnealedSMC, Importance, Proposal
 from ppcore.testing.subject import Subject
 from ppcore.testing.zoo.entry import GAUSSIAN, Animal, listed, running
 from ppcore.testing.zoo.mapped import amortised, dense, mapped, rewritten
