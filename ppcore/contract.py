@@ -60,6 +60,11 @@ class Biased(Contract):
 
 
 @dataclass(frozen=True)
+class Equivalent(Contract):
+    """A rewrite: the same posterior and, up to a stated constant, the same evidence."""
+
+
+@dataclass(frozen=True)
 class Amortised(Contract):
     """Posteriors are calibrated on average over the joint of parameters and data."""
 
@@ -75,7 +80,16 @@ class Consistent(Contract):
 
 _KINDS: dict[str, type[Contract]] = {
     c.__name__: c
-    for c in (Invariant, ProperlyWeighted, Transport, Density, Biased, Amortised, Consistent)
+    for c in (
+        Invariant,
+        ProperlyWeighted,
+        Transport,
+        Density,
+        Biased,
+        Equivalent,
+        Amortised,
+        Consistent,
+    )
 }
 
 
@@ -226,6 +240,8 @@ def describe(contract: Contract | None) -> str:
             return "normalised density"
         case Biased(order=p, in_=name):
             return f"biased, O({name}^{p})"
+        case Equivalent():
+            return "same posterior and evidence"
         case Amortised():
             return "amortised, calibrated on average"
         case Consistent():

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pluggy
 
-from ppcore.contract import Contract
+from ppcore.contract import Contract, Equivalent
 from ppcore.errors import PluginError, did_you_mean
 
 GROUP = "ppcore.plugins"
@@ -122,11 +122,22 @@ class EngineSpec(Spec):
 class RewriteSpec(Spec):
     """A rewrite of models, as listed: ``load`` names a :class:`ppcore.rewrite.protocol.Rewrite`.
 
-    >>> RewriteSpec("mine", "my_package.mine:REWRITE", summary="Does nothing yet.").kind
-    'rewrite'
+    Parameters
+    ----------
+    contract : Contract
+        What it does to posterior and evidence.
+    order : int
+        Rewrites are applied in ascending order, and by name where orders are equal: 10 tidies,
+        20 to 40 sum and integrate out, 60 to 80 change coordinates.
+
+    >>> RewriteSpec("mine", "my_package.mine:REWRITE", summary="Does nothing yet.").contract
+    Equivalent()
     """
 
     kind: ClassVar[str] = "rewrite"
+
+    contract: Contract = field(default=Equivalent(), kw_only=True)
+    order: int = field(default=50, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ __all__ = [
     "refresh",
     "register",
     "resolve",
+    "rewrites",
     "setting_names",
     "spec",
     "unavailable",
@@ -158,6 +159,30 @@ def spec(name: str, kind: str = "engine") -> Any:
     if not known.plugins:
         hints.append("No plugin is installed: install ppcore itself with pip.")
     raise SettingsError(" ".join(hints))
+
+
+def rewrites(without: Iterable[str] = (), more: Iterable[str] = ()) -> dict[str, Any]:
+    """The installed rewrites by name, loaded, in the order of application.
+
+    Parameters
+    ----------
+    without : names
+        Left out. A name that is none of the rewrites, nor of ``more``, is an error.
+    more : names
+        What else ``without`` may hold.
+
+    Raises :class:`~ppcore.errors.SettingsError` for an unknown name (with the nearest known one)
+    and :class:`~ppcore.errors.PluginError` for a rewrite that cannot be loaded.
+    """
+    known = catalog().rewrites
+    left_out = (without,) if isinstance(without, str) else tuple(without)
+    names = [*known, *more]
+    for name in left_out:
+        if name not in names:
+            raise SettingsError(f"No rewrite is called {name!r}. {did_you_mean(name, names)}")
+    order = sorted(known, key=lambda n: (known[n].order, n))
+    kept = (n for n in order if n not in left_out and unavailable(known[n]) is None)
+    return {name: resolve(name, "rewrite") for name in kept}
 
 
 def unavailable(spec: Spec) -> str | None:
