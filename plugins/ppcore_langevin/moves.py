@@ -110,27 +110,31 @@ class Adjusted:
     def parameters(self, preconditioner: Preconditioner, step: Any, length: Any) -> Step:
         return Step(preconditioner, diffusion_time(step))
 
-    def init(self, key: Any, target: Any, x: Any, params: Step) -> Scored:
+    def init(self, key: Any, target: Any, x: Any, params: Step) -> Any:
+        return self.score(target, x)
+
+    def refresh(self, target: Any, state: Any) -> Any:
+        return self.score(target, state.x)
+
+    def score(self, target: Any, x: Any) -> Any:
+        """The state at ``x``, with all that :meth:`drift` needs."""
         return score(target, x)
 
-    def refresh(self, target: Any, state: Scored) -> Scored:
-        return score(target, state.x)
-
-    def drift(self, target: Any, state: Scored, params: Step) -> Any:
+    def drift(self, target: Any, state: Any, params: Step) -> Any:
         """b(x) in whitened coordinates: float[d]; by default Fᵀ∇ log γ."""
         return params.preconditioner.pull(state.gradient)
 
-    def _move(self, key: Any, target: Any, state: Scored, params: Step) -> tuple[Scored, Any]:
+    def _move(self, key: Any, target: Any, state: Any, params: Step) -> tuple[Any, Any]:
         """The proposal, scored, and the log ratio of its test."""
         z = random.normal(key, state.x.shape, state.x.dtype)
         here = self.drift(target, state, params)
-        new = score(target, propose(state, here, z, params))
+        new = self.score(target, propose(state, here, z, params))
         drifts = here, self.drift(target, new, params)
         return new, log_ratio(state, new, drifts, z, params.step_size)
 
     def step(
-        self, key: Any, target: Any, state: Scored, params: Step
-    ) -> tuple[Scored, dict[str, Any]]:
+        self, key: Any, target: Any, state: Any, params: Step
+    ) -> tuple[Any, dict[str, Any]]:
         k_move, k_accept = random.split(key)
         new, ratio = self._move(k_move, target, state, params)
         return choose(k_accept, ratio, new, state)
@@ -145,8 +149,8 @@ class Unadjusted(Adjusted):
     target_accept: ClassVar[float] = 0.98
 
     def step(
-        self, key: Any, target: Any, state: Scored, params: Step
-    ) -> tuple[Scored, dict[str, Any]]:
+        self, key: Any, target: Any, state: Any, params: Step
+    ) -> tuple[Any, dict[str, Any]]:
         new, ratio = self._move(key, target, state, params)
         return unadjusted(new, state, ratio)
 
