@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ def draw(
         stats={},
         tuned=None,
         gradients={"warmup": 0, "sampling": 0},
-        notes=(f"Independent draws from the exact posterior (solver: {solution.solver}).",),
+        notes=getattr(solution, "notes", None)
+        or (f"Independent draws from the exact posterior (solver: {solution.solver}).",),
         timings={
             "warmup_seconds": 0.0,
             "solve_seconds": solved - began,
@@ -58,6 +60,11 @@ def refuse(**unused: Any) -> None:
     for name, value in unused.items():
         if value is not None:
             raise SettingsError(f"{name}= has no meaning for an engine that draws all at once.")
+
+
+def health(solution: Any) -> Health:
+    """What a solution that is made of particles says against its draws; an exact one nothing."""
+    return replace(HEALTHY, warnings=tuple(getattr(solution, "warnings", ())))
 
 
 HEALTHY = Health(divergences=None, rhat=None, ess=None, energy=None)
