@@ -76,6 +76,11 @@ class Engine(Protocol):
     coupled : bool, optional
         True if chains move each other (walkers of an ensemble): what is invariant is then the
         product of the target over all chains.
+    finite : bool, optional
+        True if only finite targets can be sampled; the checks then use those.
+    fitted : bool, optional
+        True if ``tuned`` describes a posterior as a whole (a proposal distribution), so that it is
+        of no use on other data; the checks then warm up on the prior.
     block_size : int, optional
         Draws per call of ``block`` that suit the engine; ``run`` chooses otherwise.
     """

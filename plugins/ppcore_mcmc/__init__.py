@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppcore.contract import Biased, Invariant
+from ppcore.contract import Biased, Consistent, Invariant
 from ppcore.registry import EngineSpec, hookimpl
 
 
@@ -85,6 +85,14 @@ def ppcore_engines() -> list[EngineSpec]:
             requires=("jax",),
             summary="Walkers that move along lines through one another; affine invariant.",
             reference="Goodman & Weare 2010, doi:10.2140/camcos.2010.5.65",
+        ),
+        EngineSpec(
+            "self_repellent",
+            "ppcore_mcmc.self_repellent:SelfRepellent",
+            contract=Consistent(),
+            requires=("jax",),
+            summary="A walk on a finite graph that avoids where it has been.",
+            reference="Doshi, Hu & Eun 2023, arXiv:2305.05097",
         ),
         EngineSpec(
             "chees",

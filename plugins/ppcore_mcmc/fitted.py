@@ -61,6 +61,11 @@ class FittedEngine(KernelEngine):
         if self.dof is not None:
             check_count("dof", self.dof, 1)
 
+    @property
+    def fitted(self) -> bool:
+        """Whether the chains stand still where the distribution does not fit."""
+        return not isinstance(self.kernel, EllipticalSlice)
+
     def warmup(self, key: Any, target: Any, chains: int, report: Report) -> Warm:
         """A frozen distribution and positions for ``chains`` chains, on the host.
 

@@ -18,6 +18,7 @@ from ppcore.testing.subject import Subject
 STEPS = (1, 2, 3, 4, 5, 20)
 LENGTH = 20
 BATCH = 2000
+WALKERS = 8
 QUICK = {"xla_backend_optimization_level": 0}
 
 
@@ -103,10 +104,14 @@ class Session:
     def tuned(self, model: CheckModel) -> Any:
         """Parameters from one warm-up on typical data, fixed afterwards."""
         if model.name not in self._tuned:
-            engine = self.subject.engine
+            engine, target = self.subject.engine, self.typical(model)
+            if getattr(engine, "fitted", False):
+                # What describes one posterior as a whole says nothing of another data set's; what
+                # describes the prior covers all of them.
+                target = target.tempered(jnp.zeros((), jnp.result_type(float)))
             warm = engine.warmup(
                 self.key("warmup", model.name),
-                self.typical(model),
+                target,
                 max(1, int(engine.default_chains)),
                 _silent,
             )
@@ -127,16 +132,34 @@ class Session:
         path_keys = jax.random.split(
             self.key("path", model.name, batch, direction), self.batch_size
         )
-        chosen = self._program(model)(path_keys, x, targets, self.tuned(model))
+        starts, place = self._starts(model, x, targets, batch)
+        chosen = self._program(model)(path_keys, starts, place, targets, self.tuned(model))
         states = jnp.concatenate([x[:, None], chosen], axis=1)
         features = np.asarray(feature_scale(model)(raw_features(model, states, targets)))
         return Paths(features[:, 0], features[:, 1:], np.asarray(x), np.asarray(chosen[:, -1]))
+
+    def _starts(self, model: CheckModel, x: Any, targets: Any, batch: int) -> tuple[Any, Any]:
+        """Start positions, float[R, chains, d], and which chain starts at θ₀, int[R].
+
+        One chain, at θ₀, unless chains move each other (``engine.coupled``): then the others start
+        at exact draws of the same posterior, and θ₀ is at the front or at the back by turns.
+        """
+        n = len(x)
+        if not getattr(self.subject.engine, "coupled", False):
+            return x[:, None], np.zeros(n, int)
+        posterior = model.posterior
+        assert posterior is not None
+        place = (WALKERS - 1) * (np.arange(n) % 2)
+        keys = jax.random.split(self.key("walkers", model.name, batch), n)
+        exact = jax.jit(jax.vmap(lambda k, t: posterior(k, t, WALKERS), (0, model.axes)))
+        others = exact(keys, targets)
+        return others.at[np.arange(n), place].set(x), place
 
     def _program(self, model: CheckModel) -> Callable[..., Any]:
         """One compiled program per engine and kind of target; a family of models shares it."""
         at = (model.raw_features, model.axes, model.dim)
         if at not in self._programs:
-            batched = jax.vmap(make_path(self.subject.engine), (0, 0, model.axes, None))
+            batched = jax.vmap(make_path(self.subject.engine), (0, 0, 0, model.axes, None))
             self._programs[at] = self.jit(batched)
         return self._programs[at]
 
@@ -151,20 +174,21 @@ class Session:
 
 
 def make_path(engine: Any) -> Callable[..., Any]:
-    """``(key, x, target, tuned) -> x_K for K in STEPS``: float[6, d], one chain from x."""
+    """``(key, x, i, target, tuned) -> x_K for K in STEPS``: float[6, d] of chain i of those that
+    start at x: float[chains, d]."""
     where = np.array(STEPS) - 1
 
-    def path(key: Any, x: Any, target: Any, tuned: Any) -> Any:
+    def path(key: Any, x: Any, i: Any, target: Any, tuned: Any) -> Any:
         k_init, k_block = jax.random.split(key)
-        carry = engine.init(k_init, target, tuned, x[None])
+        carry = engine.init(k_init, target, tuned, x)
         _, draws, _ = engine.block(k_block, target, tuned, carry, LENGTH)
-        want = (1, LENGTH, x.shape[0])
+        want = (x.shape[0], LENGTH, x.shape[1])
         if jnp.shape(draws) != want:
             raise OutputError(
                 f"block(n={LENGTH}) returned draws of shape {jnp.shape(draws)}; expected "
                 f"[chains, n, d] = {want}."
             )
-        return draws[0][where]
+        return draws[i][where]
 
     return path
 

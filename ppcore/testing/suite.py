@@ -74,6 +74,8 @@ def models_of(subject: Subject, plan: Plan) -> tuple[CheckModel, ...]:
         return plan.models
     if subject.models is None and subject.stage is not None:
         return tuple(pool(tuple(n for n, m in POOL.items() if m.log_evidence)).values())
+    if subject.models is None and getattr(subject.engine, "coupled", False):
+        return tuple(pool(tuple(n for n, m in POOL.items() if m.posterior)).values())
     if subject.models is None:
         return tuple(POOL.values())
     return tuple(pool(subject.models).values())

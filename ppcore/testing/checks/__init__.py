@@ -3,6 +3,7 @@
 from ppcore.testing.checks import (
     bias_order,
     calibration,
+    consistency,
     enumeration,
     evidence,
     finite_kernel,
@@ -49,6 +50,7 @@ CHECKS: tuple[Check, ...] = (
     goodness.CHECK,
     normalisation.CHECK,
     bias_order.CHECK,
+    consistency.CHECK,
     calibration.CALIBRATION,
     calibration.AT_DATA,
 )

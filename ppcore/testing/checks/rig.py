@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ppcore.testing.models import CONJUGATE, CheckModel, simulate
+from ppcore.testing.models import COIN, CONJUGATE, CheckModel, simulate
 from ppcore.testing.session import Session, take
 
 CHAINS = 2
@@ -36,10 +36,11 @@ class Rig:
 
 
 def rig(session: Session) -> Rig:
-    """The fixture, on the conjugate normal model; built once per session."""
+    """The fixture, on the conjugate normal model, or a finite one for an engine that says
+    ``finite``; built once per session."""
     found = session.shelf.get("rig")
     if found is None:
-        model = CONJUGATE
+        model = COIN if getattr(session.subject.engine, "finite", False) else CONJUGATE
         x, batch = simulate(model, jax.random.split(session.key("rig", model.name), CHAINS))
         found = Rig(
             session.subject.engine,

@@ -9,10 +9,11 @@ from ppcore.testing.models.base import (
     simulate,
 )
 from ppcore.testing.models.conjugate import CONJUGATE, NormalTarget
-from ppcore.testing.models.finite import FINITE, FiniteTarget, finite_target
+from ppcore.testing.models.finite import COIN, FINITE, FiniteTarget, finite_target
 from ppcore.testing.models.pool import POOL, PoolTarget, check_model, pool
 
 __all__ = [
+    "COIN",
     "CONJUGATE",
     "FINITE",
     "POOL",

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import betaln, gammaln, log_ndtr, logsumexp
+from jax.scipy.special import betaln, gammaln, log_ndtr, logsumexp, ndtr, ndtri
 
 from ppcore import random
 from ppcore.testing.models.formulas import BIMODAL_SD, CENTRES, FORMULAS, MODE_SD
@@ -65,9 +65,27 @@ def _beta_binomial_evidence(target: Any) -> Any:
     return (choose + betaln(2.0 + hits, 2.0 + 3.0 * n - hits) - betaln(2.0, 2.0)).sum()
 
 
+def _beta_binomial_posterior(key: Any, target: Any, n: int) -> Any:
+    """p | y ~ Beta(a, 19 − a), a = 2 + hits: the a-th smallest of eighteen uniforms."""
+    u = jnp.sort(random.uniform(key, (n, 3, 18)), axis=-1)
+    place = jnp.broadcast_to(1 + target.y.sum(1).astype(int), (n, 3))
+    p = jnp.take_along_axis(u, place[..., None], axis=-1)[..., 0]
+    return jnp.log(p) - jnp.log1p(-p)
+
+
 def _simplex_evidence(target: Any) -> Any:
     counts = jnp.sum(target.y.reshape(-1, 1) == jnp.arange(4), axis=0)
     return gammaln(8.0) + gammaln(2.0 + counts).sum() - gammaln(8.0 + 9.0)
+
+
+def _simplex_posterior(key: Any, target: Any, n: int) -> Any:
+    """p | y ~ Dirichlet(2 + counts): gaps between order statistics of sixteen uniforms."""
+    counts = jnp.sum(target.y.reshape(-1, 1) == jnp.arange(4), axis=0)
+    u = jnp.sort(random.uniform(key, (n, 16)), axis=-1)
+    ends = jnp.concatenate([jnp.zeros((n, 1)), u, jnp.ones((n, 1))], axis=1)
+    place = jnp.concatenate([jnp.zeros(1, int), jnp.cumsum(2 + counts)])
+    p = jnp.diff(ends[:, place], axis=1)
+    return jnp.log(p[:, :3]) - jnp.log(p[:, 3:])
 
 
 def _bounded_evidence(target: Any) -> Any:
@@ -80,6 +98,16 @@ def _bounded_evidence(target: Any) -> Any:
     return (rest - jnp.log(4.0) + high + jnp.log1p(-jnp.exp(low - high))).sum()
 
 
+def _bounded_posterior(key: Any, target: Any, n: int) -> Any:
+    """The mean m = 4θ − 2 is N(ȳ, 1/3) within (−2, 2), by inversion, mirrored to the lower tail."""
+    mean, root = target.y.mean(1), jnp.sqrt(3.0)
+    side = jnp.sign(mean)
+    low, high = ndtr(root * (-2.0 - side * mean)), ndtr(root * (2.0 - side * mean))
+    m = side * (side * mean + ndtri(low + random.uniform(key, (n, 3)) * (high - low)) / root)
+    m = jnp.clip(m, -2.0 + 1e-9, 2.0 - 1e-9)
+    return jnp.log(2.0 + m) - jnp.log(2.0 - m)
+
+
 def _bimodal_evidence(target: Any) -> Any:
     y = target.y[:, :, None]
     s2, t2 = BIMODAL_SD**2, MODE_SD**2
@@ -88,6 +116,18 @@ def _bimodal_evidence(target: Any) -> Any:
     log_det = 2.0 * jnp.log(s2) + jnp.log(s2 + 3.0 * t2)
     each = -0.5 * (quadratic + log_det + 3.0 * LOG_2PI)
     return (logsumexp(each, axis=-1) + jnp.log(0.5)).sum()
+
+
+def _bimodal_posterior(key: Any, target: Any, n: int) -> Any:
+    """Each x_j | y is one of two normals, chosen by how well its centre explains ȳ_j."""
+    k_which, k_normal = random.split(key)
+    s2, t2 = BIMODAL_SD**2, MODE_SD**2
+    mean = target.y.mean(1)[:, None]
+    log_odds = -0.5 * (mean - CENTRES) ** 2 / (s2 / 3.0 + t2)
+    which = random.categorical(k_which, log_odds, (n,))
+    variance = 1.0 / (1.0 / t2 + 3.0 / s2)
+    centre = variance * (jnp.asarray(CENTRES)[which] / t2 + 3.0 * mean[:, 0] / s2)
+    return centre + jnp.sqrt(variance) * random.normal(k_normal, (n, 3))
 
 
 EVIDENCE: dict[str, Callable[[Any], Any]] = {
@@ -101,4 +141,8 @@ EVIDENCE: dict[str, Callable[[Any], Any]] = {
 POSTERIOR: dict[str, Callable[[Any, Any, int], Any]] = {
     **{name: partial(_gaussian_posterior, name) for name in _GAUSSIAN},
     "gamma_scale": _gamma_scale_posterior,
+    "beta_binomial": _beta_binomial_posterior,
+    "simplex": _simplex_posterior,
+    "bounded": _bounded_posterior,
+    "bimodal": _bimodal_posterior,
 }

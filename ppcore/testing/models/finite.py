@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppcore import random
+from ppcore.testing.models.base import CheckModel, generic_feature_names, generic_features
 
 
 @jax.tree_util.register_pytree_node_class
@@ -44,6 +45,11 @@ class FiniteTarget:
         return len(self.sizes)
 
     @property
+    def site_slices(self) -> dict[str, slice]:
+        """Each coordinate is a site: x0, x1, …"""
+        return {f"x{i}": slice(i, i + 1) for i in range(self.dim)}
+
+    @property
     def states(self) -> Any:
         """Every state, in row-major order; float[S, d]."""
         grid = np.stack(np.meshgrid(*map(np.arange, self.sizes), indexing="ij"), axis=-1)
@@ -53,6 +59,18 @@ class FiniteTarget:
         """The number of state x in :attr:`states`."""
         strides = np.cumprod((1, *self.sizes[:0:-1]))[::-1]
         return jnp.round(x).astype(int) @ jnp.asarray(strides.copy())
+
+    @property
+    def neighbours(self) -> Any:
+        """States one step away along one axis, int[S, 2d]; the state itself beyond an edge."""
+        grid = np.indices(self.sizes).reshape(self.dim, -1).T
+        strides = np.cumprod((1, *self.sizes[:0:-1]))[::-1]
+        rows = []
+        for axis, size in enumerate(self.sizes):
+            for side in (-1, 1):
+                near = np.clip(grid[:, axis] + side, 0, size - 1)
+                rows.append((near - grid[:, axis]) * strides[axis])
+        return jnp.asarray(np.arange(len(grid))[:, None] + np.stack(rows, axis=1))
 
     def _at(self, table: Any, x: Any) -> Any:
         return table[tuple(jnp.round(x).astype(int))]
@@ -106,5 +124,24 @@ def hidden_chain() -> FiniteTarget:
     likelihood = emit[0][:, None, None] * emit[1][None, :, None] * emit[2][None, None, :]
     return finite_target(prior, likelihood)
 
+
+def _simulate_joint(key: Any) -> tuple[Any, FiniteTarget]:
+    """x from the prior of :func:`grid`, one coin thrown whose odds depend on x."""
+    k_x, k_y = random.split(key)
+    target = grid()
+    x = target.sample_reference(k_x, 1)[0]
+    p = jnp.asarray([[0.2, 0.7, 0.4], [0.8, 0.5, 0.3]])
+    hit = random.bernoulli(k_y, p[tuple(jnp.round(x).astype(int))])
+    likelihood = jnp.log(jnp.where(hit, p, 1.0 - p))
+    return x, FiniteTarget(target.table_prior, likelihood, jnp.ones(()))
+
+
+COIN = CheckModel(
+    name="finite_coin",
+    dim=2,
+    simulate_joint=_simulate_joint,
+    raw_features=generic_features,
+    feature_names=generic_feature_names(2),
+)
 
 FINITE = {"finite_line": line, "finite_grid": grid, "finite_hidden_chain": hidden_chain}

@@ -59,15 +59,8 @@ class PoolTarget:
         return self.parts(x)[1].sum()
 
     def sample_reference(self, key: Any, n: int) -> Any:
-        draws = [partial(_prior_draw, formulas.FORMULAS[f][0]) for f in self.family]
-
-        def one(k: Any) -> Any:
-            k_normal, k_uniform = random.split(k)
-            z = random.normal(k_normal, (12,), self.y.dtype)
-            u = random.uniform(k_uniform, (12,), self.y.dtype)
-            return jax.lax.switch(self.kind, draws, z, u)
-
-        return jax.vmap(one)(jax.random.split(key, n))
+        keys = jax.random.split(key, n)
+        return _REFERENCE(keys, self.kind, np.dtype(self.y.dtype).name, self.family)
 
     def constrain(self, x: Any) -> dict[str, Any]:
         """The coordinates in which the model is written; float[3]."""
@@ -88,6 +81,17 @@ _TO_MODEL: dict[str, Callable[[Any], Any]] = {
 def _prior_draw(draw: Callable[..., Any], z: Any, u: Any) -> Any:
     """x alone, which needs the first twelve of each kind of noise; the rest makes data."""
     return draw(jnp.pad(z, (0, 28)), jnp.pad(u, (0, 68), constant_values=0.5))[0]
+
+
+def _reference(key: Any, kind: Any, dtype: str, family: tuple[str, ...]) -> Any:
+    k_normal, k_uniform = random.split(key)
+    z, u = random.normal(k_normal, (12,), dtype), random.uniform(k_uniform, (12,), dtype)
+    draws = [partial(_prior_draw, formulas.FORMULAS[f][0]) for f in family]
+    return jax.lax.switch(kind, draws, z, u)
+
+
+# Compiled by itself: called from outside a program, it would otherwise be compiled at each call.
+_REFERENCE = jax.jit(jax.vmap(_reference, (0, None, None, None)), static_argnums=(2, 3))
 
 
 def _same(x: Any) -> Any:
