@@ -165,7 +165,8 @@ class Chains:
 
     def place(self, precondition: Preconditioner, x: np.ndarray) -> None:
         """Put the chains at ``x``: float[chains, d]."""
-        self.put(self.engine.parameters(precondition, self.engine.ones(self.dtype), 1.0), x)
+        ones = self.engine.ones(self.dtype)
+        self.put(self.engine.parameters(self.target, precondition, ones, 1.0), x)
 
     def put(self, params: Any, x: np.ndarray) -> None:
         """As :meth:`place`, with the kernel's parameters given."""
@@ -178,7 +179,7 @@ class Chains:
     ) -> dict[str, np.ndarray]:
         """``n`` draws of every chain, one transition each."""
         step = np.asarray(step, self.dtype)[()]
-        return self.run(self.engine.parameters(precondition, step, length), n)
+        return self.run(self.engine.parameters(self.target, precondition, step, length), n)
 
     def run(self, params: Any, n: int) -> dict[str, np.ndarray]:
         """As :meth:`advance`, with the kernel's parameters given."""
@@ -291,13 +292,16 @@ class KernelEngine:
         """Fields of the state that are random variables of their own."""
         return tuple(getattr(self.kernel, "auxiliary", ()))
 
-    def parameters(self, precondition: Preconditioner | None, step: Any, length: float) -> Any:
+    def parameters(
+        self, target: Any, precondition: Preconditioner | None, step: Any, length: float
+    ) -> Any:
         """The kernel's parameters for what a warm-up found, as arrays."""
         if not hasattr(self.kernel, "parameters"):
             return ()
-        dtype = np.asarray(step).dtype
-        made = self.kernel.parameters(precondition, step, dtype.type(length))
-        return jax.tree.map(np.asarray, made)
+        found: tuple[Any, ...] = (precondition, step, np.asarray(step).dtype.type(length))
+        if hasattr(self.kernel, "step_rules"):
+            found = (*found, target)
+        return jax.tree.map(np.asarray, self.kernel.parameters(*found))
 
     def ones(self, dtype: Any) -> Any:
         """Step sizes of 1, as the kernel takes them."""
@@ -347,7 +351,7 @@ class KernelEngine:
     def tuning(self, end: Adapted, machine: Chains) -> Tuning:
         """What is frozen at the end of a warm-up."""
         step = np.asarray(end.step.final, machine.dtype)[()]
-        found = self.parameters(end.precondition, step, end.length.best)
+        found = self.parameters(machine.target, end.precondition, step, end.length.best)
         return Tuning(found, np.int32(end.thin))
 
     def init(self, key: Any, target: Any, tuned: Tuning, x: Any) -> Any:
@@ -385,7 +389,7 @@ def _burnt_in(machine: Chains, key: Any, draws: int, report: Report) -> Warm:
             "every site a proper prior."
         )
     x = np.asarray(target.sample_reference(key, machine.chains))
-    params = machine.engine.parameters(None, machine.engine.ones(machine.dtype), 1.0)
+    params = machine.engine.parameters(target, None, machine.engine.ones(machine.dtype), 1.0)
     machine.put(params, x)
     done = 0
     while done < draws:

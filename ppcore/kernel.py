@@ -39,8 +39,9 @@ class Kernel(Protocol):
       :class:`ppcore.tuning.step_size.StepSize`.
     - ``first_step``: the step size to begin with; by default ½ d^(−1/2p).
     - ``learns_length``: whether ``length`` means anything and is worth a search.
-    - ``step_rules``: of a kernel with several step sizes, one rule each; ``step`` is then
-      float[k] and info has ``acceptance_rates``: float[k], NaN where a part did not move.
+    - ``step_rules``: of a composed kernel, one rule for each step size; ``step`` is then
+      float[k], ``parameters`` takes the target as a fourth argument, and info has
+      ``acceptance_rates``: float[k], NaN where a part did not move.
     - ``power``: the kernel leaves γ_{power·β} invariant in place of γ_β (1 by default).
     - ``dtype``: the only floating type that it can run in ("float64", "float32").
     - ``propose(key, target, state, params) -> state, log_ratio``: where it would go, and
@@ -137,6 +138,9 @@ def check_target(kernel: Any, target: Any) -> None:
     A target says that it has no gradient by ``has_gradient = False``. A kernel with a method
     ``check_target(target)`` is asked as well (blocks look for their sites).
     """
+    own = getattr(kernel, "check_target", None)
+    if own is not None:
+        own(target)
     for need in needs(kernel):
         if not getattr(target, f"has_{need}", need == "gradient"):
             raise CompositionError(
@@ -149,9 +153,6 @@ def check_target(kernel: Any, target: Any) -> None:
             f"{type(kernel).__name__} holds {dtype} arrays, but this run computes in {running}. "
             f"Run with precision={dtype!r}, or convert the arrays of its map."
         )
-    own = getattr(kernel, "check_target", None)
-    if own is not None:
-        own(target)
 
 
 def _running() -> str:
