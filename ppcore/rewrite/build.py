@@ -57,17 +57,17 @@ class Builder:
         """A factor exp(fn(*inputs, **static)) named ``name``."""
         box = lifted(fn, [t.space for t in inputs], [Space((), dtype)], **static)
         (log_weight,) = self.add(box, inputs)
-        self.add(
-            Box("factor", (log_weight.space,), (), name=name, normalized=False), (log_weight,)
-        )
+        self.add(Box("factor", (log_weight.space,), (), name=name, normalized=False), (log_weight,))
 
-    def copy(self, problem: Problem, skip: frozenset[int] = frozenset()) -> list[Token]:
-        """All inputs and boxes of a problem but the effects ``skip``; the tokens of its wires."""
+    def copy(self, problem: Problem, skip: frozenset[int] = frozenset()) -> list[Any]:
+        """All inputs and boxes of a problem but ``skip``; the token of each wire, None if gone."""
         diagram = problem.diagram
         pairs = zip(problem.data, diagram.dom, strict=True)
-        tokens = [self.input(value, space) for value, space in pairs]
+        tokens: list[Any] = [self.input(value, space) for value, space in pairs]
         for k, node in enumerate(diagram.nodes):
-            if k not in skip:
+            if k in skip:
+                tokens.extend([None] * len(node.box.cod))
+            else:
                 tokens.extend(self.add(node.box, [tokens[w] for w in node.inputs]))
         return tokens
 
@@ -77,9 +77,7 @@ class Builder:
         stack = [
             k
             for k, (box, _) in enumerate(self.nodes)
-            if box.op == "sample"
-            or not box.cod
-            or (box.body is not None and not box.deterministic)
+            if box.op == "sample" or not box.cod or (box.body is not None and not box.deterministic)
         ]
         while stack:
             k = stack.pop()

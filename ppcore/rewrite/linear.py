@@ -278,9 +278,7 @@ def _moved(box: Box, forms: list[Form], form: Linear) -> Linear | None:
     """A box that only moves, repeats or drops elements."""
     size = int(np.prod(form.shape, dtype=int))
     with precision.scope("float64"):
-        values: list[Any] = [
-            np.arange(size).reshape(form.shape) if f is form else f for f in forms
-        ]
+        values: list[Any] = [np.arange(size).reshape(form.shape) if f is form else f for f in forms]
         positions = np.asarray(evaluate(box, values)[0])
 
     def move(array: np.ndarray) -> np.ndarray:
@@ -296,5 +294,3 @@ def _moved(box: Box, forms: list[Form], form: Linear) -> Linear | None:
             rows = np.broadcast_to(t.matrix, (*form.shape, t.matrix.shape[-1]))
             terms.append(Product(t.atom, rows.reshape(size, -1)[positions]))
     return Linear(positions.shape, move(form.offset), tuple(terms))
-
-

@@ -40,8 +40,8 @@ class SufficientStatistics:
     """Replace normal observations by the statistics that determine their likelihood.
 
     The density at every point is unchanged: Σ_n log N(y_n; (Xβ)_n, s) = −½ (|Rβ − f|² + rss) / s²
-    − n log s − n/2 log 2π, with R and f from a QR decomposition of (X, y) made once. A gradient then
-    costs as much as the design has columns (and groups), whatever the number of observations.
+    − n log s − n/2 log 2π, with R and f from a QR decomposition of (X, y) made once. A gradient
+    then costs as much as the design has columns (and groups), whatever the number of observations.
 
     >>> SufficientStatistics().name
     'sufficient_statistics'
@@ -97,7 +97,9 @@ def reduced(reader: Reader, node: Node) -> Reduced | str:
         constant = float(y.sum())
     c = np.broadcast_to(factor, shape).reshape(-1) if np.ndim(factor) else np.asarray(factor)
     if isinstance(loc, Linear):
-        offset = np.broadcast_to(loc.offset, shape).reshape(-1) if np.ndim(loc.offset) else loc.offset
+        offset = (
+            np.broadcast_to(loc.offset, shape).reshape(-1) if np.ndim(loc.offset) else loc.offset
+        )
         y, terms = y - offset, loc.terms
     else:
         y, terms = y - np.broadcast_to(loc, shape).reshape(-1), ()
@@ -114,7 +116,9 @@ def reduced(reader: Reader, node: Node) -> Reduced | str:
     rows = groups * len(own) + q
     did = f"{n} observations became {rows} rows of statistics and a sum of squares"
     own_atoms = tuple(t.atom for t in own)
-    return Reduced(arrow, tail(arrow, n, log_scales + constant), wire, own_atoms, _atoms(dense), did)
+    return Reduced(
+        arrow, tail(arrow, n, log_scales + constant), wire, own_atoms, _atoms(dense), did
+    )
 
 
 def _scale(form: Any) -> tuple[int | None, np.ndarray | None]:

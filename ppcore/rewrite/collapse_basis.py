@@ -1,0 +1,98 @@
+"""Coordinates in which collapsed coefficients are nearly independent, from the statistics alone.
+
+Coefficients of correlated columns are nearly collinear. In coordinates made of the triangle of
+their design every Cholesky decomposition is well conditioned, and differences are small. They are a
+change of variables, so they may be rough: any basis gives the same integral.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ppcore.recording.template import from_template
+from ppcore.rewrite.arrow import normal_arrow
+from ppcore.rewrite.build import is_lifted
+from ppcore.rewrite.collapse_walk import Sites
+from ppcore.rewrite.linear import Reader
+from ppcore.rewrite.protocol import Problem
+from ppcore.rewrite.sites import form_of, told
+
+
+def coordinates(problem: Problem, sites: Sites) -> tuple[np.ndarray, np.ndarray, float]:
+    """shift, T and log |det T| with ε = shift + T u.
+
+    T is the inverse triangle of the rows [R S / ŝ; I] that arrows and proper priors give, S being
+    known prior scales and ŝ the residual scale of a fit; shift is the solution of the least squares.
+    """
+    p = len(sites.proper)
+    reader = Reader(problem)
+    places = {n: (a, b) for n, a, b in sites.dense}
+    known = _priors(problem, reader, places)
+    rows = [np.diag(np.asarray(sites.proper, float))]
+    right = [np.zeros(p)]
+    for node in problem.diagram.nodes:
+        if is_lifted(node.box, normal_arrow):
+            made = _rows(problem, reader, node, known, places, p)
+            if made is not None:
+                rows.append(made[0])
+                right.append(made[1])
+    if len(rows) == 1 or not p:
+        return np.zeros(p), np.eye(p), 0.0
+    stacked = np.concatenate(rows)
+    missing = ~np.any(stacked, axis=0)
+    stacked = np.concatenate([stacked, np.diag(missing.astype(float))])
+    rhs = np.concatenate([*right, np.zeros(p)])
+    q, r = np.linalg.qr(stacked)
+    size = np.abs(np.diagonal(r))
+    if not np.isfinite(r).all() or size.min() <= 1e-13 * np.sqrt((stacked**2).sum(0)).max():
+        return np.zeros(p), np.eye(p), 0.0
+    basis = np.linalg.inv(r)
+    return basis @ (q.T @ rhs), basis, float(-np.log(size).sum())
+
+
+def _priors(problem: Problem, reader: Reader, places: Any) -> dict[int, tuple[str, Any, Any]]:
+    """{wire of a dense site: its name, and the location and scale that ε has there, if known}."""
+    found: dict[int, tuple[str, Any, Any]] = {}
+    wire = len(problem.diagram.dom)
+    for node in problem.diagram.nodes:
+        name = str(node.box.name)
+        if node.box.op == "sample" and name in places:
+            site, size = told(node.box), node.box.cod[0].size
+            loc: Any = np.zeros(size)
+            scale: Any = np.ones(size)
+            if site.family == "Normal":
+                loc = _values(reader, node.inputs, site.arguments.get("loc"), 0.0, node.box)
+                scale = _values(reader, node.inputs, site.arguments.get("scale"), 1.0, node.box)
+            found[wire] = (name, loc, scale)
+        wire += len(node.box.cod)
+    return found
+
+
+def _values(reader: Reader, inputs: Any, template: Any, default: float, box: Any) -> np.ndarray:
+    """A known parameter, flattened over the site; the default where it is random."""
+    form = form_of(reader, inputs, template, default)
+    if not isinstance(form, np.ndarray):
+        form = np.asarray(default)
+    return np.broadcast_to(form, box.cod[0].shape).reshape(-1)
+
+
+def _rows(
+    problem: Problem, reader: Reader, node: Any, known: Any, places: Any, p: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The shared rows of one arrow in terms of ε, divided by its residual scale."""
+    groups = from_template(node.box.spec[1], list(node.inputs))[1]["groups"]
+    rest, rhs, tail = (np.asarray(reader.known(w), float) for w in node.inputs[:3])
+    out, right, at = np.zeros((len(rhs), p)), rhs.copy(), 0
+    for w in node.inputs[(7 if groups else 4) + groups :]:
+        size = problem.diagram.wires[w].size
+        if w in known:
+            name, loc, scale = known[w]
+            a, b = places[name]
+            block = rest[:, at : at + size]
+            out[:, a:b] += block * scale
+            right -= block @ loc
+        at += size
+    spread = float(np.sqrt(tail[0] / max(tail[1], 1.0)))
+    return (out / spread, right / spread) if spread > 0 else None
