@@ -70,7 +70,8 @@ def k_hat(population: Population) -> float | None:
     from arviz_stats.base import array_stats
 
     with np.errstate(all="ignore"):
-        k = float(array_stats.psislw(log_weight)[1])
+        # ArviZ takes log likelihoods, whose negatives are the log weights of leave-one-out.
+        k = float(array_stats.psislw(-log_weight)[1])
     return k if math.isfinite(k) else None
 
 
