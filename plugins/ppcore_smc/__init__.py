@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ppcore.contract import ProperlyWeighted
 from ppcore.registry import EngineSpec, hookimpl
+from ppcore_smc.particle_specs import SPECS
 
 
 @hookimpl
@@ -18,4 +19,14 @@ def ppcore_engines() -> list[EngineSpec]:
             summary="Prior draws weighed by their likelihood; evidence, for small problems.",
             reference="Kloek & van Dijk 1978, doi:10.2307/1913641",
         ),
+        EngineSpec(
+            "smc",
+            "ppcore_smc.smc:SMC",
+            contract=ProperlyWeighted(unbiased_evidence=False),
+            requires=("jax",),
+            needs=("gradient",),
+            summary="Tempered SMC: adaptive temperatures, moves tuned by the population; evidence.",
+            reference="Del Moral, Doucet & Jasra 2006; Buchholz et al. 2021, arXiv:1808.07730",
+        ),
+        *SPECS,
     ]

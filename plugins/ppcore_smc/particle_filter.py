@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ppcore.contract import Contract, ProperlyWeighted
-from ppcore.errors import SettingsError, did_you_mean
 from ppcore.settings import check_between, check_count
 from ppcore.stages.resampling import check_scheme
 from ppcore.state_space import state_space
@@ -16,6 +15,7 @@ from ppcore_smc.filtering import Proposal
 from ppcore_smc.guided_filter import Guided, check_guidable
 from ppcore_smc.learned_proposal import Unlearned
 from ppcore_smc.smoothing import FilterSettings, ParticleSolution
+from ppcore_smc.theta_walk import check_choice
 
 PROPOSALS = ("bootstrap", "guided", "learned")
 SMOOTHING = ("auto", "backward", "trace")
@@ -115,12 +115,3 @@ def proposal_of(name: str, space: Any) -> Proposal:
         return Bootstrap()
     check_guidable(space)
     return Guided() if name == "guided" else Unlearned()
-
-
-def check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
-    """Raise :class:`ppcore.errors.SettingsError` unless ``value`` is one of ``known``.
-
-    >>> check_choice("proposal", "guided", PROPOSALS)
-    """
-    if value not in known:
-        raise SettingsError(f"{name}={value!r} is not known. {did_you_mean(str(value), known)}")

@@ -104,13 +104,7 @@ class ParticleSolution:
                 "rejection would draw from another law. Raise it, or leave it out."
             )
         latent = {s: np.asarray(v)[:n] for s, v in paths.items()}
-        evidence = zip(self.space.observed, self.space.evidence, strict=True)
-        given = {s: np.asarray(v) for s, v in evidence}
-        given = {s: np.broadcast_to(v, (n, *v.shape)) for s, v in given.items()}
-        if set(self.sites) - set(latent):
-            made = simulate_many(self.space.joint, self.space.data, {**latent, **given}, k_after, n)
-            latent = {**{s: np.asarray(made[s]) for s in self.sites}, **latent}
-        self._drawn = {s: latent[s] for s in self.sites}
+        self._drawn = completed(self.space, self.sites, latent, k_after, n)
         return self._drawn
 
     def _check(self, alive: np.ndarray) -> None:
@@ -208,12 +202,25 @@ class ParticleSolution:
         if site not in self.sites:
             hint = did_you_mean(site, self.sites)
             raise ModelError(f"The model has no unobserved site {site!r}. {hint}")
-        assert self.filtered_runs is not None
-        values = self._drawn[site]
-        path = site in self.space.plan.states
-        values = np.moveaxis(values, 0, 1) if path else values[None]
-        n = values.shape[1]
-        return WeightedPath(values, np.full(values.shape[:2], 1.0 / n))
+        return drawn_law(self.space, site, self._drawn[site])
+
+
+def completed(
+    space: StateSpace, sites: tuple[str, ...], latent: dict[str, np.ndarray], key: Any, n: int
+) -> dict[str, np.ndarray]:
+    """All ``sites`` of ``n`` draws: those computed, or behind the scan, given the latent ones."""
+    if not set(sites) - set(latent):
+        return {s: latent[s] for s in sites}
+    evidence = zip(space.observed, space.evidence, strict=True)
+    given = {s: np.broadcast_to(np.asarray(v), (n, *np.shape(v))) for s, v in evidence}
+    made = simulate_many(space.joint, space.data, {**latent, **given}, key, n)
+    return {s: latent[s] if s in latent else np.asarray(made[s]) for s in sites}
+
+
+def drawn_law(space: StateSpace, site: str, values: np.ndarray) -> WeightedPath:
+    """Draws [N, ...] as equally weighted particles: [T, N, ...], T = 1 for a site of no step."""
+    values = np.moveaxis(values, 0, 1) if site in space.plan.states else values[None]
+    return WeightedPath(values, np.full(values.shape[:2], 1.0 / values.shape[1]))
 
 
 @partial(jax.jit, static_argnums=0)
