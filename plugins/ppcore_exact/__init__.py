@@ -1,9 +1,9 @@
-"""Exact inference: finite, linear-Gaussian and conjugate models solved instead of sampled."""
+"""Exact inference: models solved instead of sampled, and the rewrites that keep a posterior."""
 
 from collections.abc import Sequence
 
 from ppcore.contract import Density
-from ppcore.hooks import EngineSpec, hookimpl
+from ppcore.hooks import EngineSpec, RewriteSpec, hookimpl
 
 
 @hookimpl
@@ -17,5 +17,40 @@ def ppcore_engines() -> Sequence[EngineSpec]:
             requires=("opt_einsum", "scipy"),
             summary="independent draws, marginals and evidence of models that can be solved",
             reference="Cho & Jacobs 2019, arXiv:1709.00322; Lauritzen & Spiegelhalter 1988",
-        )
+        ),
+        EngineSpec(
+            "quadrature",
+            "ppcore_exact.quadrature:Quadrature",
+            contract=Density(),
+            summary="integrates out what it can; a lattice over the one to three parameters left",
+            reference="Trefethen & Weideman 2014, doi:10.1137/130932132",
+        ),
+    ]
+
+
+@hookimpl
+def ppcore_rewrites() -> Sequence[RewriteSpec]:
+    """The rewrites of the core, listed as anybody's would be."""
+    return [
+        RewriteSpec(
+            "sufficient_statistics",
+            "ppcore.rewrite.sufficient_statistics:SufficientStatistics",
+            order=20,
+            summary="observations with affine predictors reduced to triangles of their design",
+            reference="Björck 1996, doi:10.1137/1.9781611971484",
+        ),
+        RewriteSpec(
+            "collapse",
+            "ppcore.rewrite.collapse:Collapse",
+            order=30,
+            summary="coefficients and group effects with normal priors are integrated out",
+            reference="Lindley & Smith 1972, doi:10.1111/j.2517-6161.1972.tb00885.x",
+        ),
+        RewriteSpec(
+            "reparameterise",
+            "ppcore.rewrite.reparameterise:Reparameterise",
+            order=70,
+            summary="hierarchical sites centred, non-centred or in between, by a pilot",
+            reference="Papaspiliopoulos, Roberts & Sköld 2007, doi:10.1214/088342307000000014",
+        ),
     ]

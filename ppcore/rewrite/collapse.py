@@ -80,7 +80,8 @@ class Restore:
         z = jax.random.normal(key, (noise_size(integral),), x.dtype)
         return self.given(x, z)
 
-    def noise_size(self, x: Any) -> int:
+    @property
+    def noise_size(self) -> int:
         """How many standard normals :meth:`given` takes."""
         sizes: list[int] = []
 
@@ -88,7 +89,8 @@ class Restore:
             sizes.append(noise_size(self._integral(x)[1]))
             return x
 
-        jax.eval_shape(run, x)
+        dim = layout(self.after).dim
+        jax.eval_shape(run, jax.ShapeDtypeStruct((dim,), np.result_type(*self.data[:1])))
         return sizes[0]
 
     def given(self, x: Any, z: Any) -> Any:

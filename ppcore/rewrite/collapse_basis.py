@@ -24,7 +24,7 @@ def coordinates(problem: Problem, sites: Sites) -> tuple[np.ndarray, np.ndarray,
     """shift, T and log |det T| with ε = shift + T u.
 
     T is the inverse triangle of the rows [R S / ŝ; I] that arrows and proper priors give, S being
-    known prior scales and ŝ the residual scale of a fit; shift is the solution of the least squares.
+    known prior scales and ŝ the residual scale of a fit; shift solves the least squares.
     """
     p = len(sites.proper)
     reader = Reader(problem)

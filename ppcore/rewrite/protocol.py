@@ -45,7 +45,11 @@ class Problem:
 
 @runtime_checkable
 class Recovery(Protocol):
-    """The way back; a JAX pytree whose data are leaves, traceable under ``jit`` and ``vmap``."""
+    """The way back; a JAX pytree whose data are leaves, traceable under ``jit`` and ``vmap``.
+
+    One whose draws are functions of standard normals says how many, ``noise_size``, and has
+    ``given(x, z)`` with z: float[noise_size]; that noise can be made without a compiled program.
+    """
 
     def __call__(self, key: Any, x: Any) -> Any:
         """Coordinates float[d′] of the problem after -> float[d] of the problem before.
@@ -132,6 +136,34 @@ class Rewriting:
         for i, back in enumerate(reversed(self.recoveries)):
             x = back(jax.random.fold_in(key, i) if len(self.recoveries) > 1 else key, x)
         return x
+
+    def noise(self, rng: Any, n: int) -> tuple[Any, ...]:
+        """What ``n`` draws of :meth:`given` need, made on the host: an array with n rows each."""
+        import jax
+
+        made = []
+        for back in self.recoveries:
+            if hasattr(back, "noise_size"):
+                made.append(rng.standard_normal((n, back.noise_size)))
+            else:
+                words = rng.integers(0, 2**32, (n, 2), dtype="uint32")
+                made.append(jax.random.wrap_key_data(words))
+        return tuple(made)
+
+    def given(self, noise: tuple[Any, ...], x: Any) -> Any:
+        """One draw: a row of each part of :meth:`noise` and float[d′] -> float[d]."""
+        return restore(self.recoveries, noise, x)
+
+
+def restore(recoveries: tuple[Recovery, ...], noise: tuple[Any, ...], x: Any) -> Any:
+    """All ways back in turn, the last first, each with its own noise; a pure function of arrays.
+
+    >>> restore((), (), 1.0)
+    1.0
+    """
+    for back, z in zip(reversed(recoveries), reversed(noise), strict=True):
+        x = back.given(x, z) if hasattr(back, "noise_size") else back(z, x)
+    return x
 
 
 def rewrite(problem: Problem, rewrites: Sequence[Rewrite]) -> Rewriting:

@@ -1,0 +1,26 @@
+"""The exact rewrites in the order in which they help each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ppcore.errors import SettingsError, did_you_mean
+from ppcore.rewrite.collapse import Collapse
+from ppcore.rewrite.protocol import Rewrite
+from ppcore.rewrite.sufficient_statistics import SufficientStatistics
+
+
+def algebra(without: Sequence[str] = ()) -> tuple[Rewrite, ...]:
+    """Statistics first, then what they let be integrated out.
+
+    Raises :class:`ppcore.errors.SettingsError` if ``without`` names no rewrite.
+
+    >>> [r.name for r in algebra(without=("collapse",))]
+    ['sufficient_statistics']
+    """
+    known: tuple[Rewrite, ...] = (SufficientStatistics(), Collapse())
+    names = [r.name for r in known]
+    for name in without:
+        if name not in names:
+            raise SettingsError(f"There is no rewrite {name!r}. {did_you_mean(name, names)}")
+    return tuple(r for r in known if r.name not in without)
