@@ -31,6 +31,9 @@ from ppcore_mcmc.lockstep import (
 )
 
 SHORTEST, LONGEST = 0.1, 60.0
+PRICE = 0.25
+"""T climbs ChEES/T^PRICE: where trajectories ten times as long are hardly better, as in a funnel,
+the criterion alone would take them."""
 
 
 @jax.tree_util.register_dataclass
@@ -113,7 +116,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Ascent:
-    """Adam on log T, up the ChEES criterion.
+    """Adam on log T, up the criterion.
 
     Attributes
     ----------
@@ -150,10 +153,10 @@ def criterion_slope(
     acceptance: np.ndarray,
     time: float,
 ) -> float:
-    """T dChEES/dT, estimated from one draw of all chains in whitened coordinates.
+    """T dChEES/dT − ``PRICE`` ChEES, estimated from one draw of all chains in whitened coordinates.
 
-    t E[(‖x' − m'‖² − ‖x − m‖²)(x' − m')·z'] for a trajectory of time t = T·h, with chains weighted
-    by their acceptance, so that trajectories that diverge are left out.
+    T dChEES/dT = t E[(‖x' − m'‖² − ‖x − m‖²)(x' − m')·z'] for a trajectory of time t = T·h. Chains
+    are weighted by their acceptance, so that trajectories that diverge are left out.
 
     Parameters: ``before``, ``proposal``, ``momentum``: float[chains, d]; ``acceptance``:
     float[chains]; ``time``: t.
@@ -166,7 +169,11 @@ def criterion_slope(
     start = before - before.mean(0)
     end = end - weight @ end / weight.sum()
     gained = np.sum(end**2, 1) - np.sum(start**2, 1)
-    return float(time * (weight @ (gained * np.sum(end * velocity, 1))) / weight.sum())
+    with np.errstate(over="ignore", invalid="ignore"):
+        slope = time * gained * np.sum(end * velocity, 1) - PRICE * 0.25 * gained**2
+    # A trajectory that went far off without a rejection says nothing of the length.
+    kept = np.where(np.isfinite(slope) & (weight > 0), slope, 0.0)
+    return float(weight @ kept / weight.sum())
 
 
 class Criterion(Chains):
@@ -204,7 +211,8 @@ class ChEES(Lockstep):
     Each transition draws z ~ N(0, I), follows −log γ(x) + ½ zᵀz for a time U(0, 2T) by leapfrog
     steps of size ε, and accepts with min(1, exp(−ΔH)). Warm-up climbs the change in the estimator
     of the expected square, ChEES = ¼ E[(‖x' − m'‖² − ‖x − m‖²)²], estimated across chains in the
-    coordinates that F whitens. For fixed ``tuned`` each chain is reversible with respect to γ.
+    coordinates that F whitens, divided by T^``PRICE``. For fixed ``tuned`` each chain is
+    reversible with respect to γ.
 
     Parameters
     ----------

@@ -123,7 +123,7 @@ class Persistent:
             "energy": 0.5 * jnp.sum(new.p**2, axis=-1) - new.log_density,
             "step_size": jittered,
             "diverging": ~(gain > -DIVERGENCE),
-            "n_gradients": jnp.ones_like(fold),
+            "n_gradients": jnp.ones(gain.shape, jnp.int32),
         }
 
 

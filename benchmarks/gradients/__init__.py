@@ -1,0 +1,1 @@
+"""How many gradients an engine spends until second moments are right to a tenth of their spread."""
