@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ppcore import registry
-from ppcore.contract import Contract, Density, describe
+from ppcore.contract import Biased, Contract, describe
 from ppcore.errors import UnsupportedError
 from ppcore.testing import certificate as certificates
 from ppcore.testing.certificate import Certificate
+from ppcore.testing.models.pool import DIM
 from ppcore.testing.result import Report, write_log
 from ppcore.testing.subject import Subject
 from ppcore.testing.suite import Plan, run_suite
+from ppcore.tuning.preconditioner import identity
 
 
 def subject_of(
@@ -22,11 +27,14 @@ def subject_of(
 ) -> Subject:
     """An installed engine as a subject, by the contract that it is listed with.
 
+    What the contract is checked on: an engine with ``block`` on joint draws (of a ``Biased`` one
+    the kernel, which shows the order of the bias), one with ``populate`` by its ``stage``, one with
+    ``solve`` on models that have answers in closed form.
+
     Raises
     ------
     UnsupportedError
-        If the engine neither walks a chain nor makes populations, so that these checks have
-        nothing to run.
+        If the engine has none of these, so that the checks have nothing to run.
     """
     reasons = dict(expected_failures or {})
     if hasattr(engine, "populate"):
@@ -38,16 +46,25 @@ def subject_of(
             finite=(),
             expected_failures=reasons,
         )
+    if hasattr(engine, "solve"):
+        return Subject(name, contract, solver=engine, expected_failures=reasons)
     if not hasattr(engine, "block"):
         raise UnsupportedError(
-            f"{name!r} ({describe(contract)}) draws without a chain; the checks of "
-            "`ppcore check` are for engines with `warmup`, `init` and `block`."
-            + (
-                " Exact solvers are compared with enumeration instead."
-                * isinstance(contract, Density)
-            )
+            f"{name!r} ({describe(contract)}) is no engine that can be checked: it has neither "
+            "`warmup`, `init` and `block`, nor `populate`, nor `solve`."
         )
-    return Subject(name, contract, engine=engine, expected_failures=reasons)
+    found = Subject(name, contract, engine=engine, expected_failures=reasons)
+    if isinstance(contract, Biased) and hasattr(engine, "kernel"):
+        return replace(found, kernel=engine.kernel, params=_untuned(engine.kernel, found.step))
+    return found
+
+
+def _untuned(kernel: Any, step: float) -> Any:
+    """Parameters for the model on which the order of a bias is measured, with F = I."""
+    if not hasattr(kernel, "parameters"):
+        return {}
+    one = identity("dense", DIM, 0, np.dtype(float))
+    return kernel.parameters(one, np.float64(step), np.float64(1.0))
 
 
 def check_engine(
@@ -83,7 +100,16 @@ def check_engine(
 
 
 def issue(name: str, report: Report, plan: Plan, path: Path | None = None) -> Certificate:
-    """Write the certificate of a whole suite (not of a part chosen by ``only``)."""
+    """Write the certificate of a whole suite (not of a part chosen by ``only``).
+
+    Parameters
+    ----------
+    name : str
+    report : Report
+    plan : Plan
+    path : path, optional
+        The file; by default the user's own.
+    """
     spec = registry.spec(name)
     module = certificates.module_of(spec.load)
     made = Certificate(
@@ -92,6 +118,7 @@ def issue(name: str, report: Report, plan: Plan, path: Path | None = None) -> Ce
         code=certificates.code_hash(module) if module else "unknown",
         passed=report.ok,
         resolution=report.resolution,
+        order=report.order,
         budget=plan.budget,
         seed=plan.seed,
         tests=len(report.results),

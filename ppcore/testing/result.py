@@ -25,6 +25,8 @@ class Finding:
         Log e-value; repeated runs with fresh seeds may add them.
     resolution : float, optional
         The smallest bias that would have been rejected, in standard deviations of its feature.
+    order : float, optional
+        The order of a bias, as measured.
     """
 
     model: str
@@ -32,6 +34,7 @@ class Finding:
     message: str
     log_e: float | None = None
     resolution: float | None = None
+    order: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Result:
     log_e: float | None = None
     resolution: float | None = None
     seconds: float = 0.0
+    order: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -98,6 +102,12 @@ class Report:
         """The coarsest resolution among the statistical checks of invariance or weight."""
         found = [r.resolution for r in self.results if r.resolution is not None]
         return max(found) if found else None
+
+    @property
+    def order(self) -> float | None:
+        """The order of the bias, as measured; None where none was seen."""
+        found = [r.order for r in self.results if r.order is not None]
+        return min(found) if found else None
 
     @property
     def verdict(self) -> str:

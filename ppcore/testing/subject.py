@@ -25,6 +25,8 @@ class Subject:
         coupled runs for the order of a bias.
     populator : PopulationEngine, optional
         Checked for what it returns; its ``stage`` is weighed.
+    solver : DirectEngine, optional
+        Compared with closed forms on models that can be solved.
     stage : Stage, optional
         For ``ProperlyWeighted``: enumerated on finite models, weighed on continuous ones.
     map : Map, optional
@@ -49,6 +51,7 @@ class Subject:
     contract: Contract
     engine: Any = None
     populator: Any = None
+    solver: Any = None
     kernel: Any = None
     params: Any = None
     stage: Any = None

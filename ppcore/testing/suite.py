@@ -84,7 +84,15 @@ def models_of(subject: Subject, plan: Plan) -> tuple[CheckModel, ...]:
 def count_tests(subject: Subject, plan: Plan) -> int:
     """How many statistical tests the subject faces with all its checks (not only ``only``)."""
     models = len(models_of(subject, plan))
-    single = {"goodness", "normalisation", "bias_order", "calibration", "calibration_at_data"}
+    single = {
+        "goodness",
+        "solved",
+        "normalisation",
+        "bias_order",
+        "consistency",
+        "calibration",
+        "calibration_at_data",
+    }
     return sum(1 if c.name in single else models for c in applicable(subject) if c.statistical)
 
 
@@ -176,6 +184,7 @@ def _result(
         f.log_e,
         f.resolution,
         seconds,
+        f.order,
     )
 
 

@@ -22,6 +22,7 @@ from ppcore.testing.checks import (
     rewrite,
     seeded,
     settings,
+    solved,
     transforms,
     transport,
 )
@@ -48,6 +49,7 @@ CHECKS: tuple[Check, ...] = (
     rank.CHECK,
     evidence.CHECK,
     goodness.CHECK,
+    solved.CHECK,
     normalisation.CHECK,
     bias_order.CHECK,
     consistency.CHECK,

@@ -73,6 +73,7 @@ def run(session: Session) -> Iterator[Finding]:
         f"bias of {name} falls with slope {slope:.2f} (at most {highest:.2f}) between "
         f"{contract.in_} = {session.subject.step:g}, half and a quarter of it; order "
         f"{contract.order} is claimed",
+        order=slope,
     )
 
 

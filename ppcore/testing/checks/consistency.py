@@ -28,13 +28,13 @@ def run(session: Session) -> Iterator[Finding]:
     the bias after 8,192 steps is a small part of it: the mean share must lie within half of the
     largest early error of π, or within noise of it, by a normal test over the independent runs.
     """
-    engine = session.subject.engine
+    engine, alpha = session.subject.engine, session.alpha / len(FINITE)
     for name, build in FINITE.items():
         target = build()
         warm = engine.warmup(session.key("warm", name), target, CHAINS, lambda _: None)
         visits = _visits(session, engine, target, warm)
         pi = np.asarray(jax.nn.softmax(target.log_gamma))
-        yield _judge(name, visits, pi, session.alpha)
+        yield _judge(name, visits, pi, alpha)
 
 
 def _visits(session: Session, engine: Any, target: FiniteTarget, warm: Any) -> Any:

@@ -33,7 +33,7 @@ def run(session: Session) -> Iterator[Finding]:
     pilot = sample(session.key("pilot"))
     raw = features(pilot)
     centre, width = jnp.median(raw, axis=0), jnp.std(raw, axis=0) + 1e-6
-    move = session.jit(lambda key, x: _metropolis(density, key, x, jnp.std(pilot, axis=0) + 1e-6))
+    move = session.jit(lambda key, x: metropolis(density, key, x, jnp.std(pilot, axis=0) + 1e-6))
     bet = Bet.start(3 * d + 1)
     for batch in range(session.batches):
         x = sample(session.key("sample", batch))
@@ -68,7 +68,8 @@ def _raw(density: Any, x: Any) -> Any:
     return jnp.concatenate([x, x**2, jnp.abs(x), log_q[:, None]], axis=1)
 
 
-def _metropolis(density: Any, key: Any, x: Any, sd: Any) -> Any:
+def metropolis(density: Any, key: Any, x: Any, sd: Any) -> Any:
+    """``STEPS`` random-walk steps from every row of x[n, d], exact for ``density.log_prob``."""
     log_q = jax.vmap(density.log_prob)
 
     def step(state: Any, drawn: Any) -> tuple[Any, None]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 from ppcore.errors import SettingsError
 from ppcore.testing.checks.base import Check
 from ppcore.testing.result import Finding
 from ppcore.testing.session import Session
+from ppcore.testing.subject import Subject
 
 BOGUS = "no_such_setting_"
 
@@ -16,7 +18,7 @@ BOGUS = "no_such_setting_"
 def run(session: Session) -> Iterator[Finding]:
     """The constructor's signature is closed, and a name it does not know raises."""
     subject = session.subject
-    cls = type(subject.engine if subject.populator is None else subject.populator)
+    cls = type(next(e for e in _carriers(subject) if e is not None))
     kinds = [p.kind for p in inspect.signature(cls).parameters.values()]
     if inspect.Parameter.VAR_KEYWORD in kinds:
         yield Finding("-", False, f"{cls.__name__} takes **kwargs: close the signature.")
@@ -29,10 +31,14 @@ def run(session: Session) -> Iterator[Finding]:
     yield Finding("-", False, f"{cls.__name__}({BOGUS}=1) raised nothing.")
 
 
+def _carriers(subject: Subject) -> tuple[Any, ...]:
+    return subject.engine, subject.populator, subject.solver
+
+
 CHECK = Check(
     name="settings",
     law="unknown settings are refused",
-    applies=lambda s: s.engine is not None or s.populator is not None,
+    applies=lambda s: any(e is not None for e in _carriers(s)),
     run=run,
     manners=True,
 )
