@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -207,7 +207,7 @@ class Model(Operations):
 
     def infer(
         self,
-        engine: Any = "ensemble",
+        engine: Any = None,
         *,
         draws: int | None = None,
         chains: int | None = None,
@@ -215,14 +215,18 @@ class Model(Operations):
         progress: Any = None,
         checkpoint: Any = None,
         precision: str = "float64",
+        rewrites: bool | None = None,
+        without: Sequence[str] = (),
         **settings: Any,
     ) -> Fit:
         """Draw from the posterior.
 
         Parameters
         ----------
-        engine : str or Engine
-            A registered name (``ppcore engines`` lists them) or an engine object.
+        engine : str or Engine, optional
+            A registered name (``ppcore engines`` lists them) or an engine object. Without one the
+            planner rewrites the model and takes the cheapest way that can be checked; ``fit.plan``
+            says which, and :meth:`explain` beforehand.
         draws, chains : int, optional
             Draws kept per chain, and chains; the engine's defaults otherwise.
         seed : int, optional
@@ -233,6 +237,11 @@ class Model(Operations):
             Save every block there, and resume from it.
         precision : "float64" or "float32"
             Of all arithmetic.
+        rewrites : bool, optional
+            Whether the model is rewritten into a cheaper one with the same posterior. By default
+            only without an engine; draws are of the model's own sites either way.
+        without : sequence of str
+            Rewrites to leave out (``ppcore rewrites`` lists them).
         **settings
             The engine's own parameters; a name it does not have is an error.
         """
@@ -247,6 +256,8 @@ class Model(Operations):
             progress=progress,
             checkpoint=checkpoint,
             precision=precision,
+            rewrites=rewrites,
+            without=without,
             **settings,
         )
 
@@ -332,6 +343,16 @@ class Model(Operations):
         with precision_.scope("float64"):
             found = pointwise_many(target.diagram, target.inputs, latents)
             return {k: np.asarray(v) for k, v in found.items()}
+
+    def to_numpyro(self) -> Callable[[], None]:
+        """The model, data and evidence included, as a NumPyro program without arguments.
+
+        Plates, scans and discrete sites keep their names, so that NumPyro's own inference,
+        enumeration and guides apply to it.
+        """
+        from ppcore.frontends import write
+
+        return write("numpyro", self)  # type: ignore[no-any-return]
 
     def draw(self, detail: str = "sites") -> str:
         """The model's diagram as SVG text, observed sites shaded.

@@ -182,7 +182,8 @@ def rewrites(without: Iterable[str] = (), more: Iterable[str] = ()) -> dict[str,
             raise SettingsError(f"No rewrite is called {name!r}. {did_you_mean(name, names)}")
     order = sorted(known, key=lambda n: (known[n].order, n))
     kept = (n for n in order if n not in left_out and unavailable(known[n]) is None)
-    return {name: resolve(name, "rewrite") for name in kept}
+    found = {name: resolve(name, "rewrite") for name in kept}
+    return {n: made() if isinstance(made, type) else made for n, made in found.items()}
 
 
 def unavailable(spec: Spec) -> str | None:

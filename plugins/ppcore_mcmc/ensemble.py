@@ -15,9 +15,10 @@ from ppcore.engine import Report, Warm
 from ppcore.settings import check_between, check_count, check_metric
 from ppcore.target import value_and_gradient
 from ppcore.tuning.adapt import MOST_THIN, Schedule, warm_up
-from ppcore.tuning.metric import RANK
+from ppcore.tuning.lbfgs import Evaluate
+from ppcore.tuning.metric import RANK, choose
 from ppcore.tuning.noise import is_traced, noise, rounded, spawned
-from ppcore.tuning.preconditioner import Preconditioner
+from ppcore.tuning.preconditioner import Preconditioner, identity
 from ppcore_mcmc.leapfrog import Carry, Phase, leapfrog, log_joint
 
 CHUNK = 16
@@ -249,6 +250,12 @@ class Ensemble:
         check_between("target_accept", self.target_accept, 0, 1)
         check_between("length", self.length, 0, 1000)
         check_metric(self.metric, self.rank)
+
+    def evaluator(self, target: Any, chains: int) -> Evaluate:
+        """log γ and its gradient at rows of float[N, d], by the program that draws will use."""
+        machine = Chains(None, target, chains, jnp.result_type(float))
+        kind = choose(self.metric, target.dim)
+        return partial(machine.evaluate, identity(kind, target.dim, self.rank, machine.dtype))
 
     def warmup(self, key: Any, target: Any, chains: int, report: Report) -> Warm:
         """Starts, step size and preconditioner for ``chains`` chains, on the host.

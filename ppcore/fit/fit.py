@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from ppcore.planner.plan import Plan
     from ppcore.population import Population
 
 
@@ -90,6 +91,21 @@ class Fit:
             )
         error = self.attrs.get("log_evidence_error")
         return LogEvidence(float(self.attrs["log_evidence"]), error)
+
+    @property
+    def plan(self) -> Plan:
+        """What the planner chose and why; printed, a few lines.
+
+        Raises :class:`~ppcore.errors.UnsupportedError` for a fit by an engine that was named.
+        """
+        if "plan" not in self.attrs:
+            raise UnsupportedError(
+                f"There was nothing to plan: the engine {self.attrs['engine']!r} was named. Call "
+                "infer() without an engine for the planner's choice."
+            )
+        from ppcore.planner.plan import Plan
+
+        return Plan.from_data(self.attrs["plan"])
 
     @property
     def posterior(self) -> xr.Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +14,32 @@ import numpy as np
 from ppcore import precision as precisions
 from ppcore import registry
 from ppcore.errors import ModelError, SettingsError, did_you_mean
-from ppcore.fit import direct, weighted
+from ppcore.fit import direct, planned, weighted
 from ppcore.fit.fit import Fit
 from ppcore.fit.record import record
 from ppcore.fit.tree import SAMPLE_DIMS
-from ppcore.fit.values import Constrain
 from ppcore.report import SamplingWarning, assess
 from ppcore.run import cache
 from ppcore.run.checkpoint import chosen, read_manifest
 from ppcore.run.loop import run
 from ppcore.run.plan import check_seed, count
 
-RUN_SETTINGS = ("draws", "chains", "seed", "progress", "checkpoint", "block_size", "precision")
+RUN_SETTINGS = (
+    "draws",
+    "chains",
+    "seed",
+    "progress",
+    "checkpoint",
+    "block_size",
+    "precision",
+    "rewrites",
+    "without",
+)
 
 
 def infer(
     model: Any,
-    engine: Any = "ensemble",
+    engine: Any = None,
     *,
     draws: int | None = None,
     chains: int | None = None,
@@ -39,6 +48,8 @@ def infer(
     checkpoint: str | os.PathLike[str] | None = None,
     block_size: int | None = None,
     precision: str = "float64",
+    rewrites: bool | None = None,
+    without: Sequence[str] = (),
     **settings: Any,
 ) -> Fit:
     """Draw from a model's posterior.
@@ -47,8 +58,15 @@ def infer(
     ----------
     model : Model or Target
         A model with its evidence, or any density.
-    engine : str or Engine
-        A registered name (``ppcore engines`` lists them), or an engine.
+    engine : str or Engine, optional
+        A registered name (``ppcore engines`` lists them), or an engine. Without one the planner
+        decides (:mod:`ppcore.planner`); ``fit.plan`` says what and why.
+    rewrites : bool, optional
+        Whether the model is rewritten first (``ppcore rewrites``). The posterior is the same, and
+        the draws are of the model's own sites; by default only the planner rewrites, and a named
+        engine samples the model as it was written.
+    without : sequence of str
+        Rewrites to leave out, by name.
     seed : int, optional
         The same seed gives the same draws. By default one is drawn; it is recorded in the fit.
     draws, chains, progress, checkpoint, block_size, precision
@@ -69,7 +87,14 @@ def infer(
     SamplingWarning
         Once for everything that the diagnostics find wrong.
     """
-    made, name = _engine(engine, settings)
+    made, name = (None, None) if engine is None else _engine(engine, settings)
+    if made is None and settings:
+        key = next(iter(settings))
+        raise SettingsError(
+            f"infer has no setting {key!r}. {did_you_mean(key, RUN_SETTINGS)} Settings of an "
+            "engine need the engine: infer('NAME', ...)."
+        )
+    wanted = (made is None or bool(without)) if rewrites is None else bool(rewrites)
     folder = chosen(checkpoint)
     seed = _seed(seed, folder)
     cache.enable()
@@ -81,24 +106,46 @@ def infer(
                 "a function marked @pp.model, or a target with log_density."
             )
         _check_names(model)
+        prepared = planned.ready(model, target, wanted, without, precision)
+        plan = None
+        if made is None:
+            # A run that is saved block by block, or in single precision, is one of chains.
+            walk = folder is not None or block_size is not None or precision != "float64"
+            call = _namer(prepared.target, getattr(model, "spaces", {}))
+            found, plan = planned.attempt(
+                model, prepared, draws, chains, seed, precision, walk, call, _outside
+            )
+            if found is not None:
+                _warn_without_evidence(model)
+                return found
+            made, name = _engine(plan.choice, {})
         if direct.is_direct(made):
             direct.refuse(checkpoint=checkpoint, block_size=block_size)
             solution, result, values = direct.draw(made, target, draws, chains, seed)
-            attrs = record(model, made, name, result, direct.HEALTHY, seed, precision)
-            attrs |= {"log_evidence": float(solution.log_evidence), "log_evidence_error": 0.0}
+            health = direct.health(solution)
+            attrs = record(model, made, name, result, health, seed, precision)
+            error = float(getattr(solution, "log_evidence_error", 0.0))
+            attrs |= {"log_evidence": float(solution.log_evidence), "log_evidence_error": error}
+            if health.warnings:
+                warnings.warn("\n".join(health.warnings), SamplingWarning, stacklevel=_outside())
             return Fit(attrs, model=model, result=result, values=lambda: values, solution=solution)
         if weighted.is_population(made):
             direct.refuse(checkpoint=checkpoint, block_size=block_size)
-            return _weigh(made, name, model, target, draws, chains, seed, progress, precision)
-        shape = (
+            fit = _weigh(made, name, model, prepared, draws, chains, seed, progress, precision)
+            fit.attrs |= planned.described(prepared, plan)
+            return fit
+        if hasattr(made, "target_for") and (kept := made.target_for(target)) is not target:
+            # The engine moves finite sites itself, so the model stays as it was declared.
+            prepared = planned.untouched(kept)
+        rows = (
             count("chains", made.default_chains if chains is None else chains),
             count("draws", made.default_draws if draws is None else draws),
-            target.dim,
         )
-    constrain = Constrain(target, precision, shape, seed)
+        planned.require_coordinates(prepared)
+        back = planned.recovery(prepared, precision, rows, seed)
     result = run(
         made,
-        target,
+        prepared.target,
         draws=draws,
         chains=chains,
         seed=seed,
@@ -107,26 +154,33 @@ def infer(
         checkpoint=folder,
         precision=precision,
     )
-    if not getattr(model, "evidence", True) and not model.diagram.named("factor"):
+    _warn_without_evidence(model)
+    call = _namer(prepared.target, getattr(model, "spaces", {}))
+    health = assess(result.x, result.stats, call)
+    attrs = record(model, made, name, result, health, seed, precision)
+    attrs |= planned.described(prepared, plan)
+    if health.warnings:
+        warnings.warn("\n".join(health.warnings), SamplingWarning, stacklevel=_outside())
+    held = model if hasattr(model, "spaces") else None
+    return Fit(attrs, model=held, result=result, values=back(result.x))
+
+
+def _warn_without_evidence(model: Any) -> None:
+    declared = getattr(model, "diagram", None)
+    if declared is not None and not model.evidence and not declared.named("factor"):
         warnings.warn(
             "Nothing is observed, so these are draws from the prior. Attach data first, "
             "model.observe(name=data); model.simulate(seed, n) draws from the prior at once.",
             SamplingWarning,
             stacklevel=_outside(),
         )
-    health = assess(result.x, result.stats, _namer(target, getattr(model, "spaces", {})))
-    attrs = record(model, made, name, result, health, seed, precision)
-    if health.warnings:
-        warnings.warn("\n".join(health.warnings), SamplingWarning, stacklevel=_outside())
-    held = model if hasattr(model, "spaces") else None
-    return Fit(attrs, model=held, result=result, values=lambda: constrain(result.x))
 
 
 def _weigh(
     engine: Any,
     name: str | None,
     model: Any,
-    target: Any,
+    prepared: planned.Prepared,
     draws: int | None,
     chains: int | None,
     seed: int,
@@ -134,6 +188,7 @@ def _weigh(
     precision: str,
 ) -> Fit:
     """The fit of a population engine."""
+    target = prepared.target
     if target.dim < 1:
         raise SettingsError(
             "The target has no unconstrained coordinate to sample: every site of the model is "
@@ -142,16 +197,18 @@ def _weigh(
     call = _namer(target, getattr(model, "spaces", {}))
     drawn = weighted.draw(engine, target, draws, chains, seed, progress, call)
     attrs = record(model, engine, name, drawn.result, drawn.health, seed, precision)
-    attrs |= {"log_evidence": drawn.evidence.value, "weights": drawn.about}
+    log_evidence = drawn.evidence.value + prepared.rewriting.log_constant
+    attrs |= {"log_evidence": log_evidence, "weights": drawn.about}
     if drawn.evidence.error is not None:
         attrs["log_evidence_error"] = drawn.evidence.error
     if drawn.health.warnings:
         warnings.warn("\n".join(drawn.health.warnings), SamplingWarning, stacklevel=_outside())
+    back = planned.recovery(prepared, precision, drawn.result.x.shape[:2], seed)
     return Fit(
         attrs,
         model=model if hasattr(model, "spaces") else None,
         result=drawn.result,
-        values=lambda: Constrain(target, precision, drawn.result.x.shape, seed)(drawn.result.x),
+        values=back(drawn.result.x),
         population=drawn.population,
     )
 

@@ -13,6 +13,8 @@ from ppcore import precision as precisions
 from ppcore.report import SamplingWarning
 from ppcore.run.keys import Keys
 
+ROWS = 2048
+
 
 class Constrain:
     """``target.constrain`` of all draws at once, compiled ahead of its use in another thread.
@@ -44,8 +46,12 @@ class Constrain:
         self.thread.join()
         chains, draws, dim = x.shape
         with precisions.scope(self.precision):
-            found = _program()(self.target, self.key, np.ascontiguousarray(x).reshape(-1, dim))
-            values = {name: np.asarray(value) for name, value in found.items()}
+            flat = np.ascontiguousarray(x).reshape(-1, dim)
+            parts = [_program()(self.target, self.key, rows) for rows in self._rows(flat)]
+            values = {
+                name: np.concatenate([np.asarray(p[name]) for p in parts])[: len(flat)]
+                for name in parts[0]
+            }
         for name, value in values.items():
             if value.dtype.kind == "f" and not np.isfinite(value).all():
                 bad = int((~np.isfinite(value.reshape(len(value), -1))).any(axis=1).sum())
@@ -60,12 +66,20 @@ class Constrain:
             name: value.reshape(chains, draws, *value.shape[1:]) for name, value in values.items()
         }
 
+    def _rows(self, x: np.ndarray) -> list[np.ndarray]:
+        """Without keys ``ROWS`` draws at a time, so that no number of draws compiles anew."""
+        if self.key is not None:
+            return [x]
+        padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % ROWS, axis=0)])
+        return np.split(padded, len(padded) // ROWS)
+
     def _compile(self) -> None:
         import jax
 
         chains, draws, dim = self.shape
         with precisions.scope(self.precision):
-            rows = jax.ShapeDtypeStruct((chains * draws, dim), np.dtype(self.precision))
+            size = ROWS if self.key is None else chains * draws
+            rows = jax.ShapeDtypeStruct((size, dim), np.dtype(self.precision))
             try:
                 _program().lower(self.target, self.key, rows).compile()
             except Exception:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -156,6 +156,7 @@ class Back:
     sites: tuple[str, ...]
     data: tuple[Any, ...]
     centred: tuple[Any, ...]
+    noise_size: ClassVar[int] = 0
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         return (self.data, self.centred), (self.diagram, self.sites)
@@ -165,7 +166,11 @@ class Back:
         return cls(*static, *leaves)
 
     def __call__(self, key: Any, x: Any) -> Any:
-        """float[d] -> float[d]."""
+        """float[d] -> float[d]; nothing is drawn."""
+        return self.given(x, None)
+
+    def given(self, x: Any, z: Any) -> Any:
+        """The same, as recoveries that draw have it."""
         where = layout(self.diagram)
         handler = _Back(dict(zip(self.sites, self.centred, strict=True)))
         records = interpret(self.diagram, self.data, handler, where.split(x))[1]

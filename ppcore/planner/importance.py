@@ -1,0 +1,239 @@
+"""Draws by way of Gaussians that are fitted to the posterior, with a certificate.
+
+The proposal q is a mixture of multivariate t distributions, one for every mode, started from
+Laplace approximations and moved to the weighted moments of draws. Fresh draws x_i ~ q with weights
+w_i = γ(x_i)/q(x_i) are properly weighted whatever q is; the Pareto shape k̂ of the weights says
+whether they are of use. The draws that are returned come from independence Metropolis chains over
+the same proposals, x′ accepted with probability min(1, w(x′)/w(x)), started from one of them picked
+with probability w: γ is invariant, every proposal is used once, and R-hat and effective sizes
+mean what they always mean, which they would not for resampled duplicates.
+
+Source: Cappé, Douc, Guillin, Marin & Robert 2008, arXiv:0710.4242 (adaptation); Tierney 1994,
+doi:10.1214/aos/1176325750 (independence chains); Vehtari et al. 2024, arXiv:1507.02646 (k̂).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ppcore.planner.pareto import k_hat
+from ppcore.planner.pilot import Bump
+from ppcore.tuning.lbfgs import Evaluate
+
+FREEDOM = 7.0
+ROUNDS, ADAPT = 5, 1024
+GOOD_K, USEFUL = 0.5, 0.15
+"""Certificate: k̂ below the first and effective size above the second, as a share of the draws."""
+
+HOPELESS = 0.004
+"""Effective share of a first round below which no adaptation is tried."""
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Σ_k p_k t_ν(m_k, F_k F_kᵀ), ν = ``FREEDOM``; constants included."""
+
+    bumps: tuple[Bump, ...]
+    share: np.ndarray
+
+    def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """float[n, d]."""
+        dim = len(self.bumps[0].mean)
+        which = rng.choice(len(self.bumps), n, p=self.share)
+        z = rng.standard_normal((n, dim))
+        z /= np.sqrt(rng.chisquare(FREEDOM, (n, 1)) / FREEDOM)
+        x = np.empty((n, dim))
+        for k, bump in enumerate(self.bumps):
+            mine = which == k
+            x[mine] = bump.mean + z[mine] @ bump.factor.T
+        return x
+
+    def log_density(self, x: np.ndarray) -> np.ndarray:
+        """log q at each row; float[n, d] -> float[n]."""
+        dim = x.shape[1]
+        constant = (
+            math.lgamma((FREEDOM + dim) / 2)
+            - math.lgamma(FREEDOM / 2)
+            - 0.5 * dim * math.log(FREEDOM * math.pi)
+        )
+        parts = []
+        for bump, share in zip(self.bumps, self.share, strict=True):
+            z = np.linalg.solve(bump.factor, (x - bump.mean).T)
+            spread = np.log1p(np.sum(z**2, axis=0) / FREEDOM)
+            log_volume = float(np.linalg.slogdet(bump.factor)[1])
+            parts.append(
+                constant - log_volume - 0.5 * (FREEDOM + dim) * spread + np.log(share + 1e-300)
+            )
+        return np.asarray(np.logaddexp.reduce(parts, axis=0))
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """What the weights of fresh draws say of a proposal.
+
+    Attributes
+    ----------
+    k_hat : float
+    efficiency : float
+        Effective size over draws, 1 / (N Σ W²).
+    draws : int
+        N.
+    """
+
+    k_hat: float
+    efficiency: float
+    draws: int
+
+    @property
+    def good(self) -> bool:
+        return self.k_hat < GOOD_K and self.efficiency > USEFUL
+
+    def __str__(self) -> str:
+        return f"k-hat {self.k_hat:.2f}, effective share {self.efficiency:.0%} of {self.draws:,}"
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """Draws of independence chains and the weights behind them.
+
+    Attributes
+    ----------
+    x : float[chains, draws, d]
+    log_density, acceptance_rate : float[chains, draws]
+    log_evidence, log_evidence_error : float
+        log mean w over all proposals, and its standard error.
+    certificate : Certificate
+        Of all proposals.
+    """
+
+    x: np.ndarray
+    log_density: np.ndarray
+    acceptance_rate: np.ndarray
+    log_evidence: float
+    log_evidence_error: float
+    certificate: Certificate
+
+
+def log_weights(
+    evaluate: Evaluate, mixture: Mixture, x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """log γ and log γ/q at each row; −inf where γ has no finite value."""
+    with np.errstate(all="ignore"):
+        log_density = evaluate(x)[0]
+    log_density = np.where(np.isfinite(log_density), log_density, -np.inf)
+    return log_density, log_density - mixture.log_density(x)
+
+
+def fit(
+    evaluate: Evaluate, rng: np.random.Generator, bumps: Sequence[Bump]
+) -> tuple[Mixture, Certificate]:
+    """Adapt a mixture that starts as ``bumps``; with what the last round's weights say of it.
+
+    Stops as soon as the effective share exceeds a half, or stops to grow.
+    """
+    masses = np.array([b.log_mass for b in bumps])
+    share = np.exp(masses - masses.max())
+    mixture = Mixture(tuple(bumps), share / share.sum())
+    best: tuple[Mixture, Certificate] | None = None
+    for _ in range(ROUNDS):
+        x = mixture.draw(rng, ADAPT)
+        log_weight = log_weights(evaluate, mixture, x)[1]
+        found = certify(log_weight)
+        grown = best is None or found.efficiency > 1.1 * best[1].efficiency
+        if best is None or found.efficiency > best[1].efficiency:
+            best = mixture, found
+        if found.efficiency > 0.5 or not grown or found.efficiency < HOPELESS:
+            break
+        mixture = _moved(mixture, x, log_weight)
+    assert best is not None
+    return best
+
+
+def certify(log_weight: np.ndarray) -> Certificate:
+    """k̂ and the effective share of weights exp(log_weight)."""
+    if not np.isfinite(log_weight).any():
+        return Certificate(math.inf, 0.0, len(log_weight))
+    w = np.exp(log_weight - log_weight.max())
+    share = float(w.sum() ** 2 / np.sum(w**2) / len(w))
+    return Certificate(k_hat(log_weight), share, len(w))
+
+
+def sample(
+    evaluate: Evaluate, rng: np.random.Generator, mixture: Mixture, chains: int, draws: int
+) -> Sampled:
+    """``chains`` independence chains of ``draws`` transitions each, every proposal used once."""
+    x = mixture.draw(rng, chains * (draws + 1))
+    log_density, log_weight = log_weights(evaluate, mixture, x)
+    certificate = certify(log_weight)
+    top = log_weight.max()
+    w = np.exp(log_weight - top)
+    x, log_density, log_weight = (
+        v.reshape(chains, draws + 1, *v.shape[1:]) for v in (x, log_density, log_weight)
+    )
+    log_u = np.log1p(-rng.uniform(size=(chains, draws)))
+    # Each chain starts from one of the proposals of the others, picked by weight.
+    start = rng.choice(w.size, chains, p=w / w.sum())
+    place = np.empty((chains, draws), int)
+    rate = np.empty((chains, draws))
+    flat_weight = log_weight.reshape(-1)
+    at = start
+    own = np.arange(chains) * (draws + 1)
+    for i in range(draws):
+        gain = log_weight[:, i + 1] - flat_weight[at]
+        at = np.where(log_u[:, i] < gain, own + i + 1, at)
+        place[:, i] = at
+        rate[:, i] = np.exp(np.minimum(gain, 0.0))
+    error = math.sqrt(max(1 / certificate.efficiency - 1, 0.0) / w.size)
+    return Sampled(
+        x.reshape(-1, x.shape[-1])[place],
+        log_density.reshape(-1)[place],
+        rate,
+        float(top + np.log(w.mean())),
+        error,
+        certificate,
+    )
+
+
+def _moved(mixture: Mixture, x: np.ndarray, log_weight: np.ndarray) -> Mixture:
+    """Every component at the weighted moments of the draws it is responsible for."""
+    w = np.exp(log_weight - log_weight.max())
+    w /= w.sum()
+    if 1 / np.sum(w**2) < 3 * x.shape[1]:
+        # Few draws carry the weights: temper them, so that the moments are those of many.
+        w = w**0.5 / np.sum(w**0.5)
+    parts = []
+    for bump, share in zip(mixture.bumps, mixture.share, strict=True):
+        alone = Mixture((bump,), np.ones(1))
+        parts.append(np.log(share + 1e-300) + alone.log_density(x))
+    owner = np.exp(np.array(parts) - np.logaddexp.reduce(parts, axis=0))
+    bumps, shares = [], []
+    for bump, mine in zip(mixture.bumps, owner * w, strict=True):
+        total = float(mine.sum())
+        n_eff = total**2 / max(float(np.sum(mine**2)), 1e-300)
+        dim = x.shape[1]
+        if total < 1e-3 or n_eff < dim + 2:
+            bumps.append(bump)
+            shares.append(max(total, 1e-4))
+            continue
+        mean = mine @ x / total
+        centred = x - mean
+        cov = (mine[:, None] * centred).T @ centred / total
+        before = bump.factor @ bump.factor.T
+        keep = dim / (dim + n_eff)
+        cov = (1 - keep) * cov + keep * before
+        bumps.append(Bump(mean, _root(cov, bump.factor), bump.log_mass))
+        shares.append(total)
+    share = np.array(shares)
+    return Mixture(tuple(bumps), share / share.sum())
+
+
+def _root(cov: np.ndarray, otherwise: np.ndarray) -> Any:
+    try:
+        return np.linalg.cholesky(cov)
+    except np.linalg.LinAlgError:
+        return otherwise

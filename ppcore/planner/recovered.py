@@ -1,0 +1,90 @@
+"""From coordinates of a rewritten target to the sites of the model, one program for all draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from ppcore.planner.rewriting import Prepared
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True, eq=False)
+class Recovered:
+    """What ``Constrain`` needs of a target, for draws of a rewritten one.
+
+    A recovery that draws what was integrated out, and says how many standard normals it needs
+    (``noise_size``) and what it makes of them (``given``), is fed from the host: each row of draws
+    then carries its numbers behind its coordinates, and the program needs no generator, which
+    would take longer to compile than all the rest.
+
+    Parameters
+    ----------
+    origin : ModelTarget
+        As the model was written.
+    recoveries : tuple of Recovery
+        In the order in which the rewrites were applied.
+    dim : int
+        Coordinates of the rewritten target.
+    sizes : tuple of (int or None)
+        Normals for each of ``recoveries``; None for one that draws with a key.
+    """
+
+    origin: Any
+    recoveries: tuple[Any, ...]
+    dim: int
+    sizes: tuple[int | None, ...]
+
+    def tree_flatten(self) -> tuple[Any, Any]:
+        return (self.origin, self.recoveries), (self.dim, self.sizes)
+
+    @classmethod
+    def tree_unflatten(cls, static: Any, leaves: Any) -> Recovered:
+        return cls(*leaves, *static)
+
+    @classmethod
+    def of(cls, prepared: Prepared) -> Recovered:
+        """For all rewrites of ``prepared``."""
+        recoveries = prepared.rewriting.recoveries
+        sizes = tuple(getattr(back, "noise_size", None) for back in recoveries)
+        return cls(prepared.origin, recoveries, prepared.target.dim, sizes)
+
+    @property
+    def width(self) -> int:
+        """Numbers in a row: coordinates, then noise."""
+        return self.dim + sum(s or 0 for s in self.sizes)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Not empty if a key is needed."""
+        return tuple(getattr(self.origin, "labels", ())) or ("",) * (None in self.sizes)
+
+    def rows(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """float[chains, draws, d′] -> float[chains, draws, width]."""
+        extra = self.width - x.shape[-1]
+        if not extra:
+            return x
+        noise = rng.standard_normal((*x.shape[:-1], extra)).astype(x.dtype)
+        return np.concatenate([x, noise], axis=-1)
+
+    def _back(self, key: Any, row: Any) -> Any:
+        x, rest = row[: self.dim], row[self.dim :]
+        pairs = list(zip(self.recoveries, self.sizes, strict=True))
+        for i, (back, size) in enumerate(reversed(pairs)):
+            if size is None:
+                x = back(None if key is None else jax.random.fold_in(key, i), x)
+            else:
+                x, rest = back.given(x, rest[:size]), rest[size:]
+        return x
+
+    def constrain(self, row: Any) -> dict[str, Any]:
+        """float[width] -> {site: array} of the model as it was written."""
+        return self.origin.constrain(self._back(None, row))  # type: ignore[no-any-return]
+
+    def complete(self, key: Any, row: Any) -> dict[str, Any]:
+        """The same where a recovery, or a discrete site, is drawn with a key."""
+        back, labels = jax.random.split(key)
+        return self.origin.complete(labels, self._back(back, row))  # type: ignore[no-any-return]
