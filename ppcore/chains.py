@@ -13,7 +13,8 @@ import numpy as np
 from ppcore.contract import Contract
 from ppcore.engine import Progress, Report, Warm
 from ppcore.errors import CompositionError, StartError
-from ppcore.kernel import check_kernel, check_target, needs, step_rules, tunable
+from ppcore.kernel import check_kernel, check_target, keeps_finite, needs, step_rules, tunable
+from ppcore.labelled_target import LabelledTarget
 from ppcore.settings import check_between, check_count, check_metric
 from ppcore.target import value_and_gradient
 from ppcore.tuning.adapt import Adapted, Schedule, warm_up
@@ -307,6 +308,11 @@ class KernelEngine:
         """Step sizes of 1, as the kernel takes them."""
         several = hasattr(self.kernel, "step_rules")
         return np.ones(len(step_rules(self.kernel)) if several else (), dtype)[()]
+
+    def target_for(self, target: Any) -> Any:
+        """The target that the kernel moves on: with finite sites kept, if it draws them."""
+        labels = getattr(target, "labels", ())
+        return LabelledTarget(target) if keeps_finite(self.kernel) and labels else target
 
     def schedule(self) -> Schedule:
         """How long to warm up, and what for."""

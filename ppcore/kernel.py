@@ -42,6 +42,8 @@ class Kernel(Protocol):
     - ``step_rules``: of a composed kernel, one rule for each step size; ``step`` is then
       float[k], ``parameters`` takes the target as a fourth argument, and info has
       ``acceptance_rates``: float[k], NaN where a part did not move.
+    - ``keeps_finite``: it moves finite sites, which its target must therefore keep
+      (:class:`ppcore.labelled_target.LabelledTarget`).
     - ``power``: the kernel leaves γ_{power·β} invariant in place of γ_β (1 by default).
     - ``dtype``: the only floating type that it can run in ("float64", "float32").
     - ``propose(key, target, state, params) -> state, log_ratio``: where it would go, and
@@ -87,6 +89,11 @@ def step_rules(kernel: Any) -> tuple[StepRule, ...]:
             getattr(kernel, "first_step", None),
         ),
     )
+
+
+def keeps_finite(kernel: Any) -> bool:
+    """Whether a kernel draws finite sites of a model."""
+    return bool(getattr(kernel, "keeps_finite", False))
 
 
 def tunable(kernel: Any) -> bool:

@@ -163,6 +163,10 @@ class ModelTarget:
 
     def simulate_joint(self, key: Any) -> tuple[Any, ModelTarget]:
         """(θ, y) from the joint: x: float[d], and the target whose evidence is y."""
+        return self.simulate_sites(key)[:2]
+
+    def simulate_sites(self, key: Any) -> tuple[Any, ModelTarget, dict[str, Any]]:
+        """As :meth:`simulate_joint`, and the value drawn for every site, {name: array}."""
         if self.improper:
             raise UnsupportedError(
                 f"The prior of site {self.improper[0]!r} is improper, so there is no reference to "
@@ -174,7 +178,7 @@ class ModelTarget:
             for n, e in zip(self.observed, self.evidence, strict=True)
         )
         moved = replace(self, evidence=evidence)
-        return moved.unconstrain({n: values[n] for n in self.latents}), moved
+        return moved.unconstrain({n: values[n] for n in self.latents}), moved, values
 
     def tempered(self, beta: Any) -> ModelTarget:
         """The same target with the likelihood to the power ``beta``."""

@@ -139,4 +139,13 @@ def ppcore_engines() -> list[EngineSpec]:
             summary="Many chains that warm up unadjusted and draw adjusted, microcanonical.",
             reference="Robnik & Seljak 2026, arXiv:2601.16696",
         ),
+        EngineSpec(
+            "nuts_gibbs",
+            "ppcore_mcmc.gibbs_finite:nuts_gibbs",
+            contract=Invariant(reversible=False, irreducible=False),
+            requires=("jax",),
+            needs=("gradient", "reference"),
+            summary="NUTS on continuous sites, exact Gibbs draws of the finite ones, in turn.",
+            reference="Geman & Geman 1984, doi:10.1109/TPAMI.1984.4767596",
+        ),
     ]

@@ -6,16 +6,19 @@
 Invariant(reversible=False, irreducible=True)
 """
 
-from ppcore.compose.blocks import Blocks, On
+from ppcore.compose.blocks import CONTINUOUS, FINITE, Blocks, On
 from ppcore.compose.cycle import Cycle
 from ppcore.compose.metropolise import Metropolise
 from ppcore.compose.mix import Mix
 from ppcore.compose.palindrome import Palindrome
 from ppcore.compose.precondition import Affine, Precondition
 from ppcore.compose.repeat import Repeat
+from ppcore.compose.restricted import Restricted
 from ppcore.compose.temper import Temper
 
 __all__ = [
+    "CONTINUOUS",
+    "FINITE",
     "Affine",
     "Blocks",
     "Cycle",
@@ -25,5 +28,6 @@ __all__ = [
     "Palindrome",
     "Precondition",
     "Repeat",
+    "Restricted",
     "Temper",
 ]

@@ -10,7 +10,15 @@ import numpy as np
 
 from ppcore import random
 from ppcore.errors import CompositionError
-from ppcore.kernel import StepRule, check_kernel, check_target, needs, step_rules, tunable
+from ppcore.kernel import (
+    StepRule,
+    check_kernel,
+    check_target,
+    keeps_finite,
+    needs,
+    step_rules,
+    tunable,
+)
 
 CACHES = ("x", "log_density", "gradient")
 
@@ -49,6 +57,11 @@ class Composed:
     def dtype(self) -> str | None:
         """The floating type that some part insists on."""
         return next((d for p in self.parts if (d := getattr(p, "dtype", None)) is not None), None)
+
+    @property
+    def keeps_finite(self) -> bool:
+        """Whether any part draws finite sites."""
+        return any(keeps_finite(part) for part in self.parts)
 
     @property
     def tunable(self) -> bool:
@@ -146,6 +159,12 @@ def acceptances(kernel: Any, info: dict[str, Any], dtype: Any) -> Any:
         return info.get("acceptance_rates", jnp.full(len(rules), jnp.nan, dtype))
     rate = jnp.asarray(info.get("acceptance_rate", jnp.nan), dtype)
     return jnp.full(len(rules), rate)
+
+
+def scored(info: dict[str, Any], state: Any) -> dict[str, Any]:
+    """``info`` with the log density that the state keeps, if it does."""
+    kept = getattr(state, "log_density", None)
+    return info if kept is None else {"log_density": kept} | info
 
 
 def joined(infos: list[dict[str, Any]], dtype: Any) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ppcore import contract as rules
-from ppcore.compose.base import Composed, acceptances, check_parts, moved
+from ppcore.compose.base import Composed, acceptances, check_parts, moved, scored
 from ppcore.compose.cycle import Cycle
 from ppcore.compose.restricted import Restricted, restrict
 from ppcore.contract import Contract, Invariant
@@ -17,6 +17,7 @@ from ppcore.errors import CompositionError, did_you_mean
 from ppcore.kernel import check_target
 
 Sites = str | tuple[str, ...]
+CONTINUOUS, FINITE = "<continuous>", "<finite>"
 SCANS = ("cycle", "palindrome")
 
 
@@ -38,6 +39,7 @@ class On(Composed):
     Parameters
     ----------
     sites : str or tuple of str
+        Names; ``CONTINUOUS`` and ``FINITE`` stand for all sites of that kind, maybe none.
     kernel : Kernel
 
     Raises
@@ -85,38 +87,55 @@ class On(Composed):
     def auxiliary(self) -> tuple[str, ...]:
         return ("inner",) if getattr(self.kernel, "auxiliary", ()) else ()
 
-    def where(self, target: Any) -> tuple[int, ...]:
-        """The coordinates of the sites in x."""
-        slices = sites_of(target)
-        return tuple(i for n in self.sites for i in range(slices[n].start, slices[n].stop))
+    @property
+    def keeps_finite(self) -> bool:
+        return FINITE in self.sites or super().keeps_finite
+
+    def names(self, target: Any) -> tuple[str, ...]:
+        """The sites of a target, with ``CONTINUOUS`` and ``FINITE`` spelt out."""
+        known = sites_of(target)
+        finite = [name for name in getattr(target, "finite_sites", ()) if name in known]
+        kinds = {FINITE: finite, CONTINUOUS: [name for name in known if name not in finite]}
+        return tuple(name for site in self.sites for name in kinds.get(site, [site]))
 
     def restricted(self, target: Any, x: Any) -> Restricted:
         """The conditional of the sites, the others as in ``x``: float[d]."""
-        return Restricted(target, x, tuple(self.sites), self.where(target))
+        names, slices = self.names(target), sites_of(target)
+        where = tuple(i for n in names for i in range(slices[n].start, slices[n].stop))
+        return Restricted(target, x, names, where)
 
     def check_target(self, target: Any) -> None:
         """Raise :class:`ppcore.errors.CompositionError` where a site or the kernel does not fit."""
         known = sites_of(target)
-        for name in self.sites:
+        for name in self.names(target):
             if name not in known:
                 raise CompositionError(
                     f"Blocks names a site {name!r} that the target does not have. "
                     f"{did_you_mean(name, known)}"
                 )
-        check_target(self.kernel, self.restricted(target, None))
+        own = self.restricted(target, None)
+        if own.where:
+            check_target(self.kernel, own)
 
     def parameters(self, preconditioner: Any, step: Any, length: Any, target: Any = None) -> Any:
         """As :meth:`Composed.parameters`, with the preconditioner of the sites given the others."""
+        own = self.restricted(target, None)
+        if not own.where:
+            return ((),)
         if preconditioner is not None:
-            preconditioner = restrict(preconditioner, self.where(target))
-        return super().parameters(preconditioner, step, length, self.restricted(target, None))
+            preconditioner = restrict(preconditioner, own.where)
+        return super().parameters(preconditioner, step, length, own)
 
     def init(self, key: Any, target: Any, x: Any, params: tuple[Any, ...]) -> Placed:
         own = self.restricted(target, x)
+        if not own.where:
+            return Placed(x, ())
         return Placed(x, self.kernel.init(key, own, x[np.array(own.where)], params[0]))
 
     def refresh(self, target: Any, state: Placed) -> Placed:
         own = self.restricted(target, state.x)
+        if not own.where:
+            return state
         inner = moved(state.inner, state.x[np.array(own.where)])
         return Placed(state.x, self.kernel.refresh(own, inner))
 
@@ -124,9 +143,11 @@ class On(Composed):
         self, key: Any, target: Any, state: Placed, params: tuple[Any, ...]
     ) -> tuple[Placed, dict[str, Any]]:
         own = self.restricted(target, state.x)
+        if not own.where:
+            return state, {}
         inner, info = self.kernel.step(key, own, state.inner, params[0])
         rates = acceptances(self.kernel, info, state.x.dtype)
-        return Placed(own.at(inner.x), inner), info | {"acceptance_rates": rates}
+        return Placed(own.at(inner.x), inner), scored(info, inner) | {"acceptance_rates": rates}
 
 
 class Blocks(Cycle):
@@ -139,7 +160,8 @@ class Blocks(Cycle):
     Parameters
     ----------
     blocks : mapping of site or tuple of sites to Kernel
-        Every site of the target in exactly one block.
+        Every site of the target in exactly one block. ``CONTINUOUS`` and ``FINITE`` stand for
+        all sites of that kind.
     scan : str
         "cycle": 1 … n; "palindrome": 1 … n … 1.
 
@@ -166,14 +188,7 @@ class Blocks(Cycle):
             raise CompositionError(f"scan={scan!r} is not known. {did_you_mean(str(scan), SCANS)}")
         self.scan = scan
         super().__init__(*(On(sites, kernel) for sites, kernel in blocks.items()))
-        seen: set[str] = set()
-        for name in self.sites:
-            if name in seen:
-                raise CompositionError(
-                    f"Site {name!r} stands in two blocks. Take it out of one, or compose two "
-                    "moves of it by Cycle(On(...), On(...))."
-                )
-            seen.add(name)
+        _refuse_twice(self.sites)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -198,11 +213,22 @@ class Blocks(Cycle):
 
     def check_target(self, target: Any) -> None:
         super().check_target(target)
-        missing = [name for name in sites_of(target) if name not in self.sites]
+        moving = [name for part in self.parts for name in part.names(target)]
+        _refuse_twice(moving)
+        missing = [name for name in sites_of(target) if name not in moving]
         if missing:
             raise CompositionError(
                 f"No block moves the site {missing[0]!r}, so it would stay where it starts. Add it "
                 f"to a block, for example {{({missing[0]!r}, ...): kernel}}."
+            )
+
+
+def _refuse_twice(names: Sequence[str]) -> None:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise CompositionError(
+                f"Site {name!r} stands in two blocks. Take it out of one, or compose two moves of "
+                "it by Cycle(On(...), On(...))."
             )
 
 

@@ -8,7 +8,16 @@ import jax.numpy as jnp
 
 from ppcore import contract as rules
 from ppcore import random
-from ppcore.compose.base import Composed, Parts, acceptances, carried, check_parts, joined, moved
+from ppcore.compose.base import (
+    Composed,
+    Parts,
+    acceptances,
+    carried,
+    check_parts,
+    joined,
+    moved,
+    scored,
+)
 from ppcore.contract import Contract
 
 
@@ -93,7 +102,7 @@ class Cycle(Composed):
             own = carried(part, target, states[i], latest)
             states[i], info = part.step(k, target, own, params[i])
             latest = states[i]
-            infos.append(info)
+            infos.append(scored(info, latest))
             rates[i].append(acceptances(part, info, dtype))
         states = [s if s is latest else moved(s, latest.x) for s in states]
         out = joined(infos, dtype)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ppcore import contract as rules
 from ppcore import random
-from ppcore.compose.base import Composed, Parts, acceptances, branch, check_parts, moved
+from ppcore.compose.base import Composed, Parts, acceptances, branch, check_parts, moved, scored
 from ppcore.contract import Contract
 from ppcore.errors import CompositionError
 from ppcore.kernel import step_rules
@@ -98,9 +98,12 @@ class Mix(Composed):
                 new, info = part.step(k, target, own, params[i])
                 states = [new if j == i else moved(s, new.x) for j, s in enumerate(state.parts)]
                 rates = [acceptances(part, info, dtype) if j == i else every[j] for j in every]
+                info = scored(info, new)
+                if "log_density" not in info:
+                    info["log_density"] = target.log_density(new.x)
                 out = {
-                    "acceptance_rate": jnp.asarray(info.get("acceptance_rate", jnp.nan), dtype),
-                    "log_density": jnp.asarray(info.get("log_density", jnp.nan), dtype),
+                    "acceptance_rate": jnp.asarray(info.get("acceptance_rate", 1.0), dtype),
+                    "log_density": jnp.asarray(info["log_density"], dtype),
                     "diverging": jnp.asarray(info.get("diverging", False), bool),
                     "n_gradients": jnp.asarray(info.get("n_gradients", 0), jnp.int32),
                 }

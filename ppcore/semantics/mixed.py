@@ -44,6 +44,7 @@ class Term:
     kind: str  # "label" (of a discrete latent site), "latent" or "evidence"
     slots: tuple[np.ndarray, ...]
     log: Any
+    name: str = ""  # the site, of what Mixed.add added
 
 
 @dataclass(eq=False)
@@ -73,7 +74,7 @@ class Mixed:
     def add(self, kind: str, name: str, slots: tuple[np.ndarray, ...], log: Any) -> None:
         """Multiply in a site's factors."""
         if slots:
-            self.terms.append(Term(kind, slots, log))
+            self.terms.append(Term(kind, slots, log, name))
         else:
             self.own[name] = self.own.get(name, 0.0) + log.sum()
 
