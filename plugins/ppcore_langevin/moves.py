@@ -132,9 +132,7 @@ class Adjusted:
         drifts = here, self.drift(target, new, params)
         return new, log_ratio(state, new, drifts, z, params.step_size)
 
-    def step(
-        self, key: Any, target: Any, state: Any, params: Step
-    ) -> tuple[Any, dict[str, Any]]:
+    def step(self, key: Any, target: Any, state: Any, params: Step) -> tuple[Any, dict[str, Any]]:
         k_move, k_accept = random.split(key)
         new, ratio = self._move(k_move, target, state, params)
         return choose(k_accept, ratio, new, state)
@@ -148,9 +146,7 @@ class Unadjusted(Adjusted):
     contract: ClassVar[Contract] = Biased(order=1)
     target_accept: ClassVar[float] = 0.98
 
-    def step(
-        self, key: Any, target: Any, state: Any, params: Step
-    ) -> tuple[Any, dict[str, Any]]:
+    def step(self, key: Any, target: Any, state: Any, params: Step) -> tuple[Any, dict[str, Any]]:
         new, ratio = self._move(key, target, state, params)
         return unadjusted(new, state, ratio)
 

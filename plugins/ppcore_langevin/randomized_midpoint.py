@@ -75,7 +75,9 @@ class RandomizedMidpoint(Unadjusted):
 
 def position_variance(s: Any) -> Any:
     """2s − 3 + 4e⁻ˢ − e⁻²ˢ, by its series where the terms would cancel."""
-    series = s**3 * (2 / 3 + s * (-1 / 2 + s * (7 / 30 + s * (-1 / 12 + s * (31 / 1260 - s / 160)))))
+    series = s**3 * (
+        2 / 3 + s * (-1 / 2 + s * (7 / 30 + s * (-1 / 12 + s * (31 / 1260 - s / 160))))
+    )
     return jnp.where(s < 0.1, series, 2.0 * s - 3.0 + 4.0 * jnp.exp(-s) - jnp.exp(-2.0 * s))
 
 

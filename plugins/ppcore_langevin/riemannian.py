@@ -143,9 +143,7 @@ class RiemannianMALA:
         drift = along + divergence(values, vectors, twist, self.softness)
         return Metric(vectors, phi, drift)
 
-    def step(
-        self, key: Any, target: Any, state: Bent, params: Step
-    ) -> tuple[Bent, dict[str, Any]]:
+    def step(self, key: Any, target: Any, state: Bent, params: Step) -> tuple[Bent, dict[str, Any]]:
         k_move, k_accept = random.split(key)
         f, h = params
         z = random.normal(k_move, state.x.shape, state.x.dtype)
