@@ -46,6 +46,21 @@ def diagnose(x: np.ndarray) -> Diagnostics:
     return Diagnostics(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
 
 
+def mean_ess(x: np.ndarray) -> np.ndarray:
+    """Effective draws for the means of ``x``: float[chains, draws, d], unranked; NaN if constant.
+
+    >>> x = np.random.default_rng(0).normal(size=(4, 500, 1))
+    >>> bool(1500 < mean_ess(x)[0] < 3000)
+    True
+    """
+    width = max(1, CELLS // (x.shape[0] * x.shape[1]))
+    parts = [
+        _ess(_split(np.moveaxis(np.asarray(x[..., i : i + width], float), -1, 0)))
+        for i in range(0, x.shape[2], width)
+    ]
+    return np.concatenate([np.zeros(0), *parts])
+
+
 def energy_fraction(energy: np.ndarray) -> np.ndarray:
     """E-BFMI of each chain, E[(E_t − E_{t−1})²] / Var(E); energy: float[chains, draws].
 
