@@ -210,6 +210,7 @@ def _weigh(
         result=drawn.result,
         values=back(drawn.result.x),
         population=drawn.population,
+        recover=back,
     )
 
 
