@@ -135,9 +135,12 @@ class Collapse:
         while groups:
             planned = _plan(problem, groups)
             trouble = _try(planned)
-            if trouble is None:
+            if trouble is not None:
+                _give_way(problem.diagram, groups, trouble, reasons)
+            elif _left(problem, groups):
                 break
-            _give_way(problem.diagram, groups, trouble, reasons)
+            else:
+                _keep_one(problem.diagram, groups, reasons)
         why = "; ".join(f"{site!r} {reason}" for site, reason in reasons.items())
         if not groups:
             return NotApplicable(why)
@@ -251,6 +254,30 @@ def _give_way(
         if site in groups:
             del groups[site]
             reasons[site] = trouble.why
+
+
+def _keep_one(diagram: Diagram, groups: dict[str, bool], reasons: dict[str, str]) -> None:
+    """Leave the smallest site that no other one enters: engines need a coordinate to work on."""
+    inside = _dependent(diagram, groups)
+    roots = [
+        node.box
+        for node, depends in zip(diagram.nodes, inside, strict=True)
+        if node.box.name in groups and not depends
+    ]
+    smallest = min(roots, key=lambda box: box.cod[0].size)
+    del groups[str(smallest.name)]
+    reasons[str(smallest.name)] = "is left so that something is"
+
+
+def _dependent(diagram: Diagram, groups: dict[str, bool]) -> list[bool]:
+    """Of each node, whether an input depends on a site of ``groups``."""
+    depends = [False] * len(diagram.dom)
+    found = []
+    for node in diagram.nodes:
+        found.append(any(depends[w] for w in node.inputs))
+        made = found[-1] or (node.box.op == "sample" and node.box.name in groups)
+        depends.extend([made] * len(node.box.cod))
+    return found
 
 
 def _left(problem: Problem, groups: dict[str, bool]) -> int:

@@ -110,6 +110,8 @@ def walk(diagram: Diagram, inputs: Any, sites: Sites, shift: Any, basis: Any) ->
 def _box(
     box: Box, values: list[Any], sites: Sites, shift: Any, basis: Any, found: Found
 ) -> list[Any]:
+    if box.op == "sample" and box.name not in sites.names:
+        raise Blocked([_sites(values)], f"enters the prior of {box.name!r}")
     if box.op == "sample":
         made = _sample(box, values, sites, shift, basis)
         found.values[str(box.name)] = made

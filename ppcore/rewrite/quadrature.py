@@ -305,7 +305,8 @@ def _code(cells: np.ndarray) -> np.ndarray:
 
 def _unique(cells: np.ndarray) -> np.ndarray:
     """Each of the cells int[..., d] once."""
-    code, dim = np.unique(_code(cells)), cells.shape[-1]
+    code, dim = np.sort(_code(cells), axis=None), cells.shape[-1]
+    code = code[np.concatenate([[True], code[1:] != code[:-1]])]
     out = np.empty((len(code), dim), int)
     for i in reversed(range(dim)):
         code, rest = np.divmod(code, 2 * _SPREAD)
