@@ -23,6 +23,8 @@ _EXPORTS = {
     "lift": "ppcore.recording.lift",
     "ModelKernel": "ppcore.model_kernel",
     "from_diagram": "ppcore.model_kernel",
+    "from_log_density": "ppcore.frontends",
+    "from_numpyro": "ppcore.frontends",
     "Fit": "ppcore.fit",
     "load": "ppcore.fit",
     "Diagram": "ppcore.diagram",
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from ppcore.diagram import Diagram as Diagram
     from ppcore.fit import Fit as Fit
     from ppcore.fit import load as load
+    from ppcore.frontends import from_log_density as from_log_density
+    from ppcore.frontends import from_numpyro as from_numpyro
     from ppcore.hooks import hookimpl as hookimpl
     from ppcore.model_kernel import ModelKernel as ModelKernel
     from ppcore.model_kernel import from_diagram as from_diagram

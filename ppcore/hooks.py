@@ -142,9 +142,11 @@ class RewriteSpec(Spec):
 
 @dataclass(frozen=True)
 class FrontendSpec(Spec):
-    """A way in for models of another library: ``load`` names ``f(model, args, kwargs) -> model``.
+    """A way in, and perhaps out, for models of another library.
 
-    >>> FrontendSpec("edward", "my_package.edward:translate").kind
+    ``load`` names a :class:`ppcore.foreign.Frontend`.
+
+    >>> FrontendSpec("edward", "my_package.frontend:FRONTEND").kind
     'frontend'
     """
 

@@ -26,7 +26,7 @@ LAYERS = (
     ("testing",),
     ("plugins",),
     ("run",),
-    ("planner",),
+    ("report", "planner"),
     (
         "evidence",
         "fit",

@@ -64,8 +64,9 @@ def _infer(fn: Any, template: Any, spaces: tuple[Space, ...]) -> tuple[tuple[Spa
     except Exception as error:
         raise ModelError(
             f"{user_line()}: JAX cannot trace {getattr(fn, '__name__', fn)!r} "
-            f"({str(error).splitlines()[0]}). Write it with jax.numpy, or declare what it returns, "
-            "pp.lift(fn, result=(shape, dtype)), to call it as it is (without gradients)."
+            f"({(str(error) or type(error).__name__).splitlines()[0]}). Write it with jax.numpy, "
+            "or declare what it returns, pp.lift(fn, result=(shape, dtype)), to call it as it is "
+            "(without gradients)."
         ) from None
 
 

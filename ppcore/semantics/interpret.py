@@ -39,6 +39,12 @@ class Handler:
         """A named deterministic value: its record."""
         return {}
 
+    def iterate(self, step: Any, carry: Any, xs: Any, length: int, reverse: bool) -> Any:
+        """A chain of steps, ``step(carry, x) -> (carry, y)``: the last carry, the ys stacked."""
+        import jax
+
+        return jax.lax.scan(step, carry, xs, length=length, reverse=reverse)
+
 
 def distribution_of(box: Box, values: list[Any]) -> Any:
     """NumPyro's distribution of a sample or observe box, expanded to its plates."""
@@ -120,8 +126,8 @@ def _scan(
         outs, records = interpret(body, (*state, *x, *captured), handler, sites, step_key)
         return outs[:k], (outs[k:], records)
 
-    final, (stacked, records) = jax.lax.scan(
-        step, carry, (xs, own, keys), length=spec.length, reverse=spec.reverse
+    final, (stacked, records) = handler.iterate(
+        step, carry, (xs, own, keys), spec.length, spec.reverse
     )
     return [*final, *stacked], records
 

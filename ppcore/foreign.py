@@ -1,0 +1,111 @@
+"""Programs of other libraries, as frontends hand them over.
+
+A frontend traces a foreign program once, with JAX, as a function from its data and the values of
+its sites to the parameters of every site's distribution. Replayed on wires that function becomes a
+diagram (:mod:`ppcore.frontends`); the program's own density stands beside it, to compare with, and
+to go on with where a program cannot be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ppcore.diagram import Plate
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of output ``index`` of the traced function in a description."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class ForeignSite:
+    """One site of a foreign program.
+
+    Attributes
+    ----------
+    kind : "sample", "deterministic" or "factor"
+    name : str
+    content : Description or Slot
+        A sample site's distribution, with slots for parameters; otherwise the value's slot.
+    plates : tuple of Plate
+    shape : tuple of int
+        Of the site's value.
+    observed : array, optional
+        The value a sample site is observed at.
+    """
+
+    kind: str
+    name: str
+    content: Any
+    plates: tuple[Plate, ...] = ()
+    shape: tuple[int, ...] = ()
+    observed: Any = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A program as a function of its sites.
+
+    Attributes
+    ----------
+    closed : jax.core.ClosedJaxpr
+        (data…, value of each sample site…) -> the values of all slots.
+    data : tuple of arrays
+        They become inputs of the diagram.
+    sites : tuple of ForeignSite
+        In the program's order.
+    """
+
+    closed: Any
+    data: tuple[Any, ...]
+    sites: tuple[ForeignSite, ...]
+
+
+@dataclass(frozen=True)
+class ForeignProgram:
+    """What a frontend makes of a program.
+
+    Attributes
+    ----------
+    name : str
+    density : Target
+        The program's own unnormalised density on R^d, in double precision.
+    latents, deterministics : tuple of str
+        Continuous latent sites, in the order of x; computed sites.
+    observed : mapping of str to array
+    reading : Reading, optional
+    why : str
+        Why there is no reading, as the end of "..., because".
+    compare : bool
+        Whether ``density`` keeps the same sites as a diagram would (it may sum some out itself).
+    """
+
+    name: str
+    density: Any
+    latents: tuple[str, ...]
+    deterministics: tuple[str, ...] = ()
+    observed: Mapping[str, Any] = field(default_factory=dict)
+    reading: Reading | None = None
+    why: str = ""
+    compare: bool = True
+
+
+@dataclass(frozen=True)
+class Frontend:
+    """A way in and out of another library.
+
+    Attributes
+    ----------
+    read : callable
+        ``(model, args, kwargs) -> ForeignProgram``.
+    write : callable, optional
+        ``(Model) -> program``.
+    """
+
+    read: Callable[[Any, tuple[Any, ...], dict[str, Any]], ForeignProgram]
+    write: Callable[[Any], Any] | None = None
