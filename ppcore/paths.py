@@ -29,6 +29,8 @@ from ppcore.population import Population, reweight
 class Path(Protocol):
     """Laws γ_b for b from 0 to 1; a pytree. ``b`` is a number or a leaf, never static."""
 
+    target: Any
+
     @property
     def dim(self) -> int: ...
 
@@ -36,12 +38,16 @@ class Path(Protocol):
         """γ_b as a :class:`ppcore.target.Target`."""
         ...
 
-    def change(self, x: Any) -> Any:
-        """What :meth:`log_ratio` needs to know of x: arrays; x: float[d]."""
+    @property
+    def gauge(self) -> Any:
+        """What compares temperatures: ``gauge.log_ratio(change, a, b)`` = log γ_b(x) − log γ_a(x).
+
+        A pytree without the model, so that programs of it serve all models.
+        """
         ...
 
-    def log_ratio(self, change: Any, a: Any, b: Any) -> Any:
-        """log γ_b(x) − log γ_a(x), given ``change`` at x; float[]."""
+    def change(self, x: Any) -> Any:
+        """What the gauge needs to know of x: arrays; x: float[d]."""
         ...
 
 
@@ -52,6 +58,34 @@ def scaled(b: Any, log_g: Any) -> Any:
     0.0
     """
     return jnp.where(b == 0, 0.0, b * jnp.where(b == 0, 0.0, log_g))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Linear:
+    """log γ_b − log γ_a = (b − a) · top · change."""
+
+    top: Any
+
+    def log_ratio(self, change: Any, a: Any, b: Any) -> Any:
+        return scaled((b - a) * self.top, change)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Cumulative:
+    """log γ_b − log γ_a from the log likelihoods of the first 0 … m data: float[m + 1]."""
+
+    def log_ratio(self, change: Any, a: Any, b: Any) -> Any:
+        return self.seen(change, b) - self.seen(change, a)
+
+    def seen(self, change: Any, b: Any) -> Any:
+        """Log likelihood of the first b · m data, the last of them in part."""
+        m = change.shape[0] - 1
+        whole = jnp.clip(jnp.floor(b * m), 0, m).astype(int)
+        rest = b * m - whole
+        after = change[jnp.minimum(whole + 1, m)] - change[whole]
+        return change[whole] + scaled(rest, after)
 
 
 @jax.tree_util.register_dataclass
@@ -111,18 +145,14 @@ class Tempering:
         return int(self.target.dim)
 
     @property
-    def top(self) -> Any:
-        """The target's own inverse temperature, which γ_1 has."""
-        return getattr(self.target, "beta", 1.0)
+    def gauge(self) -> Linear:
+        return Linear(getattr(self.target, "beta", 1.0))
 
     def at(self, b: Any) -> Any:
-        return self.target.tempered(b * self.top)
+        return self.target.tempered(b * self.gauge.top)
 
     def change(self, x: Any) -> Any:
         return self.target.log_likelihood(x)
-
-    def log_ratio(self, change: Any, a: Any, b: Any) -> Any:
-        return scaled((b - a) * self.top, change)
 
 
 @jax.tree_util.register_dataclass
@@ -147,6 +177,10 @@ class DataTempering:
     def has_reference(self) -> bool:
         return bool(self.target.has_reference)
 
+    @property
+    def gauge(self) -> Cumulative:
+        return Cumulative()
+
     def at(self, b: Any) -> DataTempering:
         return replace(self, beta=b)
 
@@ -158,24 +192,14 @@ class DataTempering:
         terms = self.target.parts(x)[1]
         return jnp.concatenate([jnp.zeros(1, terms.dtype), jnp.cumsum(terms)])
 
-    def log_ratio(self, change: Any, a: Any, b: Any) -> Any:
-        return self._seen(change, b) - self._seen(change, a)
-
-    def _seen(self, change: Any, b: Any) -> Any:
-        m = change.shape[0] - 1
-        whole = jnp.clip(jnp.floor(b * m), 0, m).astype(int)
-        rest = b * m - whole
-        after = change[jnp.minimum(whole + 1, m)] - change[whole]
-        return change[whole] + scaled(rest, after)
-
     def log_prior(self, x: Any) -> Any:
         return self.target.log_prior(x)
 
     def log_likelihood(self, x: Any) -> Any:
-        return self._seen(self.change(x), jnp.ones((), x.dtype))
+        return self.change(x)[-1]
 
     def log_density(self, x: Any) -> Any:
-        return self.log_prior(x) + self._seen(self.change(x), self.beta)
+        return self.log_prior(x) + self.gauge.seen(self.change(x), self.beta)
 
     def sample_reference(self, key: Any, n: int) -> Any:
         return self.target.sample_reference(key, n)
@@ -247,7 +271,7 @@ class Reversal:
     early = True
 
     def weigh(self, path: Path, a: Any, b: Any, x: Any) -> Any:
-        return path.log_ratio(path.change(x), a, b)
+        return path.gauge.log_ratio(path.change(x), a, b)
 
     def step(self, key: Any, path: Path, a: Any, b: Any, x: Any, params: Any) -> tuple[Any, Any]:
         y, _ = apply(key, self.kernel, path.at(b), x, params, self.steps)

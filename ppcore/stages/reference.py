@@ -132,6 +132,6 @@ class Correct(Stage):
 
     def along(self, key: Any, path: Path, at: Any, population: Population) -> Population:
         def log_g(x: Any) -> Any:
-            return path.log_ratio(path.change(x), self.start, self.end)
+            return path.gauge.log_ratio(path.change(x), self.start, self.end)
 
         return reweight(population, jax.vmap(log_g)(population.x))
