@@ -64,8 +64,9 @@ def squares() -> Squares:
 
 def main(chains: int = 256, draws: int = 4000) -> None:
     """Run ``ensemble`` for long and store the moments."""
-    from ppcore.run.loop import run
     from ppcore_mcmc.ensemble import Ensemble
+
+    from ppcore.run.loop import run
 
     result = run(Ensemble(target_accept=0.9), credit(), chains=chains, draws=draws, seed=1)
     squares = result.x**2

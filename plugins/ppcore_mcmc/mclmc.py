@@ -221,13 +221,13 @@ class MCLMC(Lockstep):
     Source: Robnik, De Luca, Silverstein & Seljak 2023, arXiv:2212.08549; Robnik & Seljak 2023,
     arXiv:2303.18221 (the Langevin form).
 
-    >>> MCLMC(energy_variance=1e-4).contract
+    >>> MCLMC(energy_variance=5e-4).contract
     Biased(order=2, in_='step_size')
     """
 
     warmup_draws: int = 192
     max_warmup_draws: int = 1280
-    energy_variance: float = 5e-4
+    energy_variance: float = 1e-4
     length: float = 1.5707963
     learn_length: bool = True
     metric: str = "auto"

@@ -1,4 +1,4 @@
-"""Rank-normalised split R̂, effective sample sizes and E-BFMI of all coordinates at once."""
+"""Rank-normalised split R̂, nested R̂, effective sizes and E-BFMI of all coordinates at once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 
 CELLS = 1 << 18
 """Draws handled at a time, so that memory stays bounded however many coordinates there are."""
+MANY_CHAINS = 32
+"""From this many chains on, superchains are compared instead of chains."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,75 @@ def mean_ess(x: np.ndarray) -> np.ndarray:
         for i in range(0, x.shape[2], width)
     ]
     return np.concatenate([np.zeros(0), *parts])
+
+
+def nested_rhat(x: np.ndarray, groups: int | None = None) -> np.ndarray:
+    """Nested R̂ of many chains, which may be short: do superchains agree? float[d].
+
+    For each coordinate the chains are sorted by their first draw (by its distance from the median
+    where distances are compared) and cut into ``groups`` superchains, so that the chains of one
+    started near each other. If draws still depend on the starts, superchains differ; if they do
+    not, the grouping is a random one. With B the
+    variance of superchain means over the later half of the draws, and W the mean over superchains
+    of the variance within (between their chains plus within their chains), n R̂ = √(1 + B/W).
+    As R̂ it is taken of ranks and of ranks of the distance from the median, and the larger kept.
+    With M chains to a superchain and n effective draws of each it is about 1 + 1/(2 M n): chains
+    need not each be long enough to know the distribution, as they must for R̂.
+
+    Parameters
+    ----------
+    x : float[chains, draws, d]
+        At least 4 draws; a remainder of chains is left out.
+    groups : int, optional
+        Superchains; by default about √chains.
+
+    Source: Margossian, Hoffman, Sountsov, Riou-Durand, Vehtari & Gelman 2022, arXiv:2110.13017
+    (there the chains of a superchain start at the same point).
+
+    >>> x = np.random.default_rng(0).normal(size=(256, 8, 2))
+    >>> bool((nested_rhat(x) < 1.02).all())
+    True
+    >>> x[:, :, 0] += x[:, :1, 0]
+    >>> bool(nested_rhat(x)[0] > 1.2)
+    True
+    """
+    chains, draws, dim = x.shape
+    count = int(np.sqrt(chains)) if groups is None else groups
+    if draws < 4 or count < 2 or chains < 2 * count:
+        return np.full(dim, np.nan)
+    width = max(1, CELLS // (chains * draws))
+    parts = [_nested(x[..., i : i + width], count) for i in range(0, dim, width)]
+    return np.concatenate(parts)
+
+
+def _nested(x: np.ndarray, groups: int) -> np.ndarray:
+    values = np.moveaxis(np.asarray(x, float), -1, 0)
+    first, later = values[:, :, 0], values[:, :, values.shape[2] // 2 :]
+    flat = later.reshape(len(later), -1)
+    ranks = np.argsort(flat, axis=1)
+    middle = _quantile(np.take_along_axis(flat, ranks, axis=1), 0.5)[:, None]
+    centred = _normal_scores(flat, ranks).reshape(later.shape)
+    distance = np.abs(flat - middle)
+    folded = _normal_scores(distance, np.argsort(distance, axis=1)).reshape(later.shape)
+    return np.maximum(
+        _between_groups(centred, first, groups),
+        _between_groups(folded, np.abs(first - middle), groups),
+    )
+
+
+def _between_groups(scores: np.ndarray, first: np.ndarray, groups: int) -> np.ndarray:
+    """√(1 + B/W) of ``scores``: [d, m, n], with chains grouped by ``first``: [d, m]."""
+    d, m, n = scores.shape
+    size = m // groups
+    order = np.argsort(first, axis=1, kind="stable")[:, : size * groups]
+    nested = np.take_along_axis(scores, order[:, :, None], axis=1).reshape(d, groups, size, n)
+    means = nested.mean(axis=3)
+    within = means.var(axis=2, ddof=1).mean(axis=1)
+    if n > 1:
+        within = within + nested.var(axis=3, ddof=1).mean(axis=(1, 2))
+    between = means.mean(axis=2).var(axis=1, ddof=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.sqrt(1 + between / within)
 
 
 def energy_fraction(energy: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppcore.report.diagnostics import diagnose, energy_fraction
+from ppcore.report.diagnostics import MANY_CHAINS, diagnose, energy_fraction, nested_rhat
 
 RHAT, ESS_PER_CHAIN, ENERGY, K_HAT = 1.01, 100, 0.3, 0.7
 FEW_CHAINS = 8
@@ -30,8 +30,8 @@ class Health:
     divergences : int or None
         Transitions that diverged; None if the engine does not say.
     rhat, ess : (str, float) or None
-        The worst coordinate by name, and its R̂, or the smaller of its bulk and tail effective
-        sample sizes.
+        The worst coordinate by name, and its R̂ (nested R̂ from ``MANY_CHAINS`` chains on), or the
+        smaller of its bulk and tail effective sample sizes.
     energy : float or None
         The smallest E-BFMI of a few chains, or that of many together.
     warnings : tuple of str
@@ -60,6 +60,7 @@ def assess(x: np.ndarray, stats: dict[str, np.ndarray], name: Callable[[int], st
     """
     chains, draws, _ = x.shape
     found = diagnose(x)
+    rhat = found.rhat if chains < MANY_CHAINS else nested_rhat(x)
     ess = np.fmin(found.ess_bulk, found.ess_tail)
     diverging, energy = stats.get("diverging"), stats.get("energy")
     fraction = None if energy is None or draws < 4 else _fraction(energy)
@@ -70,7 +71,7 @@ def assess(x: np.ndarray, stats: dict[str, np.ndarray], name: Callable[[int], st
         warnings += _stuck(x, name)
     if diverging is not None and diverging.mean() > DIVERGENT:
         warnings.append(_diverged(x, diverging, name))
-    warnings += _disagreement(found.rhat, chains, draws, name)
+    warnings += _disagreement(rhat, chains, draws, name)
     warnings += _inefficiency(ess, chains, name)
     if fraction is not None and fraction < ENERGY:
         warnings.append(
@@ -80,7 +81,7 @@ def assess(x: np.ndarray, stats: dict[str, np.ndarray], name: Callable[[int], st
         )
     return Health(
         divergences=None if diverging is None else int(diverging.sum()),
-        rhat=_worst(found.rhat, name, largest=True),
+        rhat=_worst(rhat, name, largest=True),
         ess=_worst(ess, name, largest=False),
         energy=fraction,
         warnings=tuple(warnings),
@@ -101,8 +102,9 @@ def _disagreement(
     worst = _list(-rhat, high, lambda i: f"{name(i)} ({rhat[i]:.3f})")
     more = f"Draw more (draws={2 * draws})"
     other = "reparameterise the sites named, or start from a longer warm-up"
+    which = "R-hat" if chains < MANY_CHAINS else "Nested R-hat"
     yield (
-        f"R-hat is above {RHAT} for {_share(high)}, worst: {worst}. The chains do not agree yet. "
+        f"{which} is above {RHAT} for {_share(high)}, worst: {worst}. The chains do not agree yet. "
         f"{more}; if it stays, {other}. fit.plot('trace') shows which chains differ."
     )
 
