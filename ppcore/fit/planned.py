@@ -18,7 +18,6 @@ from ppcore.fit.fit import Fit
 from ppcore.fit.record import record
 from ppcore.fit.values import Constrain
 from ppcore.model_target import ModelTarget
-from ppcore.planner import importance
 from ppcore.planner.choose import Choice, choose
 from ppcore.planner.plan import Plan
 from ppcore.planner.recovered import Recovered
@@ -106,7 +105,7 @@ def attempt(
     )
     with precisions.scope(precision):
         back = None if walk or _solvable(prepared) else recovery(prepared, precision, rows, seed)
-        choice = choose(prepared, np.random.default_rng([seed, 1]), Keys(seed).warmup, walk)
+        choice = choose(prepared, np.random.default_rng([seed, 1]), Keys(seed).warmup, rows, walk)
         if choice.engine is not None:
             return None, choice.plan
         chosen = time.perf_counter()
@@ -167,10 +166,10 @@ def _draw(
         x = quadrature.draw(choice.evaluate, choice.lattice, rng, chains * draws)
         found = choice.lattice.log_z, choice.lattice.error
         return x.reshape(chains, draws, -1), {}, found
-    if choice.mixture is None:
+    made = choice.sampled
+    if made is None:
         density = float(prepared.target.log_density(np.zeros(0)))
         return np.zeros((chains, draws, 0)), {}, (density, 0.0)
-    made = importance.sample(choice.evaluate, rng, choice.mixture, chains, draws)
     stats = {"log_density": made.log_density, "acceptance_rate": made.acceptance_rate}
     return made.x, stats, (made.log_evidence, made.log_evidence_error)
 

@@ -13,6 +13,7 @@ from ppcore.errors import PluginError
 from ppcore.planner import importance, pilot
 from ppcore.planner.plan import Plan
 from ppcore.planner.rewriting import Prepared
+from ppcore.report.diagnostics import diagnose
 from ppcore.rewrite import quadrature
 from ppcore.rewrite.sites import told
 from ppcore.target import value_and_gradient
@@ -25,6 +26,7 @@ WALKERS = ("ensemble", "nuts")
 """Markov chain engines in the order of preference."""
 
 TEMPERED = "smc"
+RHAT, SMALL = 1.01, 400
 GAUSSIAN = ("Normal", "MultivariateNormal")
 
 
@@ -39,9 +41,10 @@ class Choice:
         "exact": the model solved.
     lattice : Lattice or None
         "quadrature": the density on a lattice.
-    evaluate, mixture : Evaluate and Mixture, or None
-        The target's program ("quadrature", "importance"), and the proposal that passed its
-        certificate ("importance").
+    evaluate : callable or None
+        The target's program ("quadrature").
+    sampled : Sampled or None
+        "importance": draws that passed the certificate; None in a preview.
     engine : str or None
         What samples the rewritten target otherwise.
     gradients : int
@@ -52,7 +55,7 @@ class Choice:
     solution: Any = None
     lattice: Any = None
     evaluate: Any = None
-    mixture: Any = None
+    sampled: Any = None
     engine: str | None = None
     gradients: int = 0
 
@@ -72,6 +75,7 @@ def choose(
     prepared: Prepared,
     rng: np.random.Generator,
     key: Any,
+    rows: tuple[int, int] | None = None,
     walk: bool = False,
 ) -> Choice:
     """Decide how to draw from a prepared target; the precision's scope must be entered.
@@ -81,6 +85,8 @@ def choose(
     prepared : Prepared
     rng, key
         For starts and proposals.
+    rows : (int, int), optional
+        Chains and draws; without them it is a preview, and nothing is drawn but pilots.
     walk : bool
         Only Markov chains will do, because the run is to be saved block by block.
 
@@ -106,7 +112,7 @@ def choose(
     elif target.dim > IMPORTANCE_UP_TO:
         passed.append(f"importance: {target.dim} coordinates are more than {IMPORTANCE_UP_TO}")
     else:
-        found = _by_importance(prepared, rng, key, passed)
+        found = _by_importance(prepared, rng, key, rows, passed)
         if found is not None:
             return found
     engine = walker()
@@ -130,28 +136,53 @@ def _by_quadrature(prepared: Prepared, passed: list[str]) -> Choice | None:
 
 
 def _by_importance(
-    prepared: Prepared, rng: np.random.Generator, key: Any, passed: list[str]
+    prepared: Prepared,
+    rng: np.random.Generator,
+    key: Any,
+    rows: tuple[int, int] | None,
+    passed: list[str],
 ) -> Choice | None:
     target = prepared.target
     evaluate = Counting(evaluator(target))
     seen = pilot.explore(evaluate, rng, key, target, CHAINS)
-    modes = len(seen.bumps)
-    if not modes:
+    if not seen.bumps:
         passed.append("importance: no climb ended at a mode with a definite Hessian")
         return None
+    modes = len(seen.bumps)
     mixture, certificate = importance.fit(evaluate, rng, seen.bumps)
-    if certificate.good:
+    sampled = None
+    if certificate.good and rows is not None:
+        # What looked good on the pilot's draws has to hold for all of them.
+        for _ in range(2):
+            sampled = importance.sample(evaluate, rng, mixture, *rows)
+            certificate, mixture = sampled.certificate, sampled.refitted
+            if certificate.good and agree(sampled.x):
+                break
+        else:
+            sampled = None
+            passed.append(f"importance: chains over its proposals disagree ({certificate})")
+    elif not certificate.good:
+        passed.append(f"importance: {certificate}")
+    if sampled is not None or (rows is None and certificate.good):
         several = f"; {modes} modes" if modes > 1 else ""
         reason = f"independence chains over a fitted mixture ({certificate}{several})."
         plan = _plan(prepared, "importance", reason, passed)
-        return Choice(plan, evaluate=evaluate, mixture=mixture, gradients=evaluate.rows)
-    passed.append(f"importance: {certificate}")
-    if modes > 1:
-        passed.append(f"climbs ended at {modes} modes")
+        return Choice(plan, sampled=sampled, gradients=evaluate.rows)
+    if pilot.separated(evaluate, seen.bumps):
+        passed.append(f"climbs ended at {modes} modes with a valley between them")
         if TEMPERED in registry.catalog().engines and target.has_reference:
             reason = f"{modes} modes, between which chains may not travel: tempered from the prior."
             return Choice(_plan(prepared, TEMPERED, reason, passed), engine=TEMPERED)
     return None
+
+
+def agree(x: np.ndarray) -> bool:
+    """Whether chains float[chains, draws, d] pass the bounds that warnings are given at."""
+    if x.shape[1] < 4:
+        return True
+    found = diagnose(x)
+    few = x.shape[0] * x.shape[1] < 10 * SMALL
+    return bool(np.nanmax(found.rhat) < RHAT and (few or np.nanmin(found.ess_bulk) > SMALL))
 
 
 def evaluator(target: Any) -> Any:

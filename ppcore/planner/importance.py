@@ -26,9 +26,15 @@ from ppcore.planner.pilot import Bump
 from ppcore.tuning.lbfgs import Evaluate
 
 FREEDOM = 7.0
-ROUNDS, ADAPT = 5, 1024
+ROUNDS, ADAPT = 5, 2048
+WIDE, WIDE_SHARE = 2.0, 0.15
+"""Every mode gets a second component this many times as wide, for tails and skewness."""
+
 GOOD_K, USEFUL = 0.5, 0.15
 """Certificate: k̂ below the first and effective size above the second, as a share of the draws."""
+
+ENOUGH = 0.6
+"""Effective share at which adaptation ends."""
 
 HOPELESS = 0.004
 """Effective share of a first round below which no adaptation is tried."""
@@ -90,7 +96,13 @@ class Certificate:
     draws: int
 
     @property
+    def comfortable(self) -> bool:
+        """Nothing is to be gained by a better proposal."""
+        return self.k_hat < 0.5 * GOOD_K and self.efficiency > ENOUGH
+
+    @property
     def good(self) -> bool:
+        """The draws can be relied on."""
         return self.k_hat < GOOD_K and self.efficiency > USEFUL
 
     def __str__(self) -> str:
@@ -105,6 +117,8 @@ class Sampled:
     ----------
     x : float[chains, draws, d]
     log_density, acceptance_rate : float[chains, draws]
+    refitted : Mixture
+        Moved to the moments of these proposals, should they not do.
     log_evidence, log_evidence_error : float
         log mean w over all proposals, and its standard error.
     certificate : Certificate
@@ -114,6 +128,7 @@ class Sampled:
     x: np.ndarray
     log_density: np.ndarray
     acceptance_rate: np.ndarray
+    refitted: Mixture
     log_evidence: float
     log_evidence_error: float
     certificate: Certificate
@@ -134,24 +149,74 @@ def fit(
 ) -> tuple[Mixture, Certificate]:
     """Adapt a mixture that starts as ``bumps``; with what the last round's weights say of it.
 
-    Stops as soon as the effective share exceeds a half, or stops to grow.
+    Stops as soon as the effective share exceeds ``ENOUGH``, or stops to grow; then more components
+    are tried once.
     """
     masses = np.array([b.log_mass for b in bumps])
-    share = np.exp(masses - masses.max())
-    mixture = Mixture(tuple(bumps), share / share.sum())
+    share = np.exp(masses - masses.max()) / np.exp(masses - masses.max()).sum()
+    wide = [Bump(b.mean, WIDE * b.factor, b.log_mass) for b in bumps]
+    shares = np.concatenate([(1 - WIDE_SHARE) * share, WIDE_SHARE * share])
+    mixture = Mixture((*bumps, *wide), shares)
+    best = _adapted(evaluate, rng, mixture, ADAPT)
+    if HOPELESS < best[1].efficiency and not best[1].comfortable:
+        x = best[0].draw(rng, 2 * ADAPT)
+        split = _split(best[0], x, log_weights(evaluate, best[0], x)[1])
+        found = _adapted(evaluate, rng, split, 2 * ADAPT)
+        if found[1].comfortable or found[1].efficiency > best[1].efficiency:
+            best = found
+    return best
+
+
+def _adapted(
+    evaluate: Evaluate, rng: np.random.Generator, mixture: Mixture, n: int
+) -> tuple[Mixture, Certificate]:
+    """The best of several rounds of ``n`` draws, each moving the mixture to their moments."""
     best: tuple[Mixture, Certificate] | None = None
     for _ in range(ROUNDS):
-        x = mixture.draw(rng, ADAPT)
+        x = mixture.draw(rng, n)
         log_weight = log_weights(evaluate, mixture, x)[1]
         found = certify(log_weight)
         grown = best is None or found.efficiency > 1.1 * best[1].efficiency
         if best is None or found.efficiency > best[1].efficiency:
             best = mixture, found
-        if found.efficiency > 0.5 or not grown or found.efficiency < HOPELESS:
+        if found.comfortable or not grown or found.efficiency < HOPELESS:
             break
         mixture = _moved(mixture, x, log_weight)
     assert best is not None
     return best
+
+
+def _split(mixture: Mixture, x: np.ndarray, log_weight: np.ndarray) -> Mixture:
+    """Three components more, along the direction in which the weighted draws are longest.
+
+    One Gaussian bends with no posterior; its thirds can.
+    """
+    w = np.exp(log_weight - log_weight.max())
+    w /= w.sum()
+    mean = w @ x
+    values, vectors = np.linalg.eigh(_covariance(x - mean, w))
+    # In units of the parts themselves, so that the scales of the coordinates do not decide.
+    root = vectors * np.sqrt(np.maximum(values, 1e-300))
+    z = np.linalg.lstsq(root, (x - mean).T, rcond=None)[0]
+    skew = np.abs(z**3 @ w)
+    along = z[int(np.argmax(skew))]
+    order = np.argsort(along)
+    third = np.searchsorted(np.cumsum(w[order]), (1 / 3, 2 / 3))
+    bumps, shares = list(mixture.bumps), list(0.4 * mixture.share)
+    for part in np.split(order, third):
+        mine = w[part]
+        if len(part) < 4 * x.shape[1] or 1 / np.sum((mine / mine.sum()) ** 2) < 2 * x.shape[1]:
+            continue
+        mine = mine / mine.sum()
+        centre = mine @ x[part]
+        factor = _root(_covariance(x[part] - centre, mine), root)
+        bumps.append(Bump(centre, factor, mixture.bumps[0].log_mass))
+        shares.append(0.2)
+    return Mixture(tuple(bumps), np.array(shares) / np.sum(shares))
+
+
+def _covariance(centred: np.ndarray, w: np.ndarray) -> np.ndarray:
+    return np.asarray((w[:, None] * centred).T @ centred)
 
 
 def certify(log_weight: np.ndarray) -> Certificate:
@@ -169,7 +234,7 @@ def sample(
     """``chains`` independence chains of ``draws`` transitions each, every proposal used once."""
     x = mixture.draw(rng, chains * (draws + 1))
     log_density, log_weight = log_weights(evaluate, mixture, x)
-    certificate = certify(log_weight)
+    certificate, refitted = certify(log_weight), _moved(mixture, x, log_weight)
     top = log_weight.max()
     w = np.exp(log_weight - top)
     x, log_density, log_weight = (
@@ -193,6 +258,7 @@ def sample(
         x.reshape(-1, x.shape[-1])[place],
         log_density.reshape(-1)[place],
         rate,
+        refitted,
         float(top + np.log(w.mean())),
         error,
         certificate,
@@ -222,7 +288,7 @@ def _moved(mixture: Mixture, x: np.ndarray, log_weight: np.ndarray) -> Mixture:
             continue
         mean = mine @ x / total
         centred = x - mean
-        cov = (mine[:, None] * centred).T @ centred / total
+        cov = _covariance(centred, mine / total)
         before = bump.factor @ bump.factor.T
         keep = dim / (dim + n_eff)
         cov = (1 - keep) * cov + keep * before

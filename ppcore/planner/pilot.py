@@ -11,10 +11,11 @@ from ppcore.tuning.laplace import newton
 from ppcore.tuning.lbfgs import Evaluate, Paths, climb, dense_inverse_hessian
 from ppcore.tuning.start import scattered
 
-CALLS = 150
+CALLS = 60
 APART = 4.0
 WORTH = 12.0
 MOST_MODES = 4
+VALLEY, NOTABLE = 6.0, 4.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ def explore(
         near = left & (np.sqrt(np.mean(z**2, axis=0)) < APART)
         near[best] = True
         left = left & ~near
-        if not found.converged:
+        if not found.converged or any(_same(found.mode, b) for b in bumps):
             continue
         log_mass = found.log_density + float(np.linalg.slogdet(found.factor)[1])
         bumps.append(Bump(found.mode, found.factor, log_mass))
@@ -86,3 +87,26 @@ def explore(
     top = max(b.log_mass for b in bumps)
     kept = sorted((b for b in bumps if b.log_mass > top - WORTH), key=lambda b: -b.log_mass)
     return Pilot(tuple(kept), arrived / total)
+
+
+def _same(mode: np.ndarray, bump: Bump) -> bool:
+    z = np.linalg.lstsq(bump.factor, mode - bump.mean, rcond=None)[0]
+    return bool(np.abs(z).max() < 0.5)
+
+
+def separated(evaluate: Evaluate, bumps: tuple[Bump, ...]) -> bool:
+    """Whether a valley lies between the heaviest mode and one that carries a hundredth of it.
+
+    A valley is a point on the straight line between them ``VALLEY`` nats below the lower of the
+    two; on a curved ridge there may be one all the same, so this is a suspicion, not a proof.
+    """
+    steps = np.linspace(0.0, 1.0, 17)[:, None]
+    for other in bumps[1:]:
+        if other.log_mass < bumps[0].log_mass - NOTABLE:
+            continue
+        line = (1 - steps) * bumps[0].mean + steps * other.mean
+        with np.errstate(all="ignore"):
+            level = np.nan_to_num(evaluate(line)[0], nan=-np.inf)
+        if level.min() < min(level[0], level[-1]) - VALLEY:
+            return True
+    return False
