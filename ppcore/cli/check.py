@@ -16,7 +16,7 @@ from ppcore.errors import SettingsError, did_you_mean
 def add_parser(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     """The arguments of ``ppcore check``; ``command`` makes a subparser of a name and a help."""
     parser = command("check", "check engines against what they promise, and the checks themselves")
-    parser.add_argument("name", nargs="?", metavar="ENGINE", help="an engine of `ppcore engines`")
+    parser.add_argument("name", nargs="*", metavar="ENGINE", help="engines of `ppcore engines`")
     parser.add_argument("--zoo", action="store_true", help="check the checks: run every mutant")
     parser.add_argument(
         "--set",
@@ -43,6 +43,12 @@ def add_parser(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
         "--replicates", type=int, metavar="N", help="joint draws per model (more see more)"
     )
     parser.add_argument("--log", metavar="FILE", help="append results as JSON lines, with e-values")
+    parser.add_argument(
+        "--ship",
+        action="store_true",
+        help="write certificates into the engines' own packages, to be distributed with them; "
+        "without names, for every engine that lacks a valid one",
+    )
     parser.add_argument("--certificates", metavar="FILE", help="where to keep the certificate")
     parser.add_argument(
         "--out", default="docs", metavar="DIR", help="where --zoo writes the kill matrix"
@@ -51,14 +57,16 @@ def add_parser(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 if everything passed, 1 if a check failed."""
-    if arguments.zoo == (arguments.name is not None):
+    if arguments.ship:
+        return _ship(arguments)
+    if arguments.zoo == bool(arguments.name):
         raise SettingsError("Name an engine (see `ppcore engines`), or pass --zoo.")
     if arguments.zoo:
         return _zoo(arguments)
-    return _engine(arguments)
+    return max(_engine(arguments, name) for name in arguments.name)
 
 
-def _engine(arguments: argparse.Namespace) -> int:
+def _engine(arguments: argparse.Namespace, name: str) -> int:
     from ppcore import registry
     from ppcore.run import cache
     from ppcore.testing.certify import check_engine, issue
@@ -66,7 +74,6 @@ def _engine(arguments: argparse.Namespace) -> int:
 
     cache.enable()
     plan = _plan(arguments)
-    name = arguments.name
     log = Path(arguments.log) if arguments.log else None
     part = bool(arguments.only or arguments.model or arguments.set)
     progress = _progress if sys.stderr.isatty() else None
@@ -89,6 +96,41 @@ def _engine(arguments: argparse.Namespace) -> int:
         path = Path(arguments.certificates) if arguments.certificates else None
         issue(name, report, plan, path)
     return 0 if report.ok else 1
+
+
+def _ship(arguments: argparse.Namespace) -> int:
+    """Issue the certificates that a distribution ships: of the engines named, or of all whose
+    certificate is missing, of other code, or not passed."""
+    from ppcore import registry
+    from ppcore.run import cache
+    from ppcore.testing import certificate
+    from ppcore.testing.certify import check_engine, issue
+
+    if arguments.zoo or arguments.only or arguments.model or arguments.set or arguments.expect:
+        raise SettingsError("--ship checks engines as they are and in full: leave the rest out.")
+    cache.enable()
+    plan, engines = _plan(arguments), registry.catalog().engines
+    names = arguments.name or sorted(certificate.to_ship(engines.values()))
+    failed = 0
+    for i, name in enumerate(names):
+        spec = registry.spec(name)
+        path = certificate.shipped_path(certificate.module_of(spec.load))
+        reason = registry.unavailable(spec)
+        if reason is None and path is None:
+            reason = f"{name!r} is in no package that could hold its certificate"
+        if reason is not None or path is None:
+            print(f"[{i + 1}/{len(names)}] {name}: left out: {reason}", flush=True)
+            failed = 1
+            continue
+        report = check_engine(name, plan=plan)
+        issue(name, report, plan, path)
+        print(f"[{i + 1}/{len(names)}] {report.verdict} ({report.seconds:.0f} s)", flush=True)
+        for result in report.failures:
+            print(result, flush=True)
+        failed = max(failed, int(not report.ok))
+    if not names:
+        print("Every shipped certificate is there, of this code, and passed.")
+    return failed
 
 
 def _zoo(arguments: argparse.Namespace) -> int:

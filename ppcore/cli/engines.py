@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(as_data(known), indent=2))
         return 0
-    issued = certificate.read()
+    issued = certificate.known(known.engines.values())
     rows = [_row(spec, issued) for _, spec in sorted(known.engines.items())]
     for line in columns([("ENGINE", "CONTRACT", "FROM", "AVAILABLE", "CHECKED", "SUMMARY"), *rows]):
         print(line)
@@ -49,7 +49,7 @@ def problems(known: Catalog) -> Iterator[str]:
 def as_data(known: Catalog) -> dict[str, Any]:
     """The catalogue as JSON-able data."""
     engines = []
-    issued = certificate.read()
+    issued = certificate.known(known.engines.values())
     for name, spec in sorted(known.engines.items()):
         engines.append(
             {

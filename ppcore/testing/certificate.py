@@ -148,6 +148,23 @@ def shipped(specs: Iterable[Any]) -> dict[str, Certificate]:
     return found
 
 
+def to_ship(specs: Iterable[Any]) -> dict[str, str]:
+    """Engines without a valid shipped certificate, each with what is wrong: ``missing``, ``of
+    other code`` or ``failed``."""
+    specs = list(specs)
+    base = shipped(specs)
+    found = {}
+    for spec in specs:
+        made = base.get(spec.name)
+        if made is None:
+            found[spec.name] = "missing"
+        elif not is_current(made, module_of(spec.load)):
+            found[spec.name] = "of other code"
+        elif not made.passed:
+            found[spec.name] = "failed"
+    return found
+
+
 def known(specs: Iterable[Any], path: Path | None = None) -> dict[str, Certificate]:
     """The certificates of ``specs``: the user's own, or the shipped one if that alone is for the
     code that is installed."""

@@ -86,7 +86,8 @@ def count_tests(subject: Subject, plan: Plan) -> int:
     models = len(models_of(subject, plan))
     single = {
         "goodness",
-        "solved",
+        "solved_draws",
+        "solved_weighted",
         "normalisation",
         "bias_order",
         "consistency",

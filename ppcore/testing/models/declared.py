@@ -12,9 +12,13 @@ from ppcore import dist
 from ppcore.model_target import ModelTarget
 from ppcore.recording.record import record
 from ppcore.recording.recorder import Recorder, recording
+from ppcore.recording.scan import scan
 from ppcore.recording.sites import plate, sample
 from ppcore.rewrite.discrete import marginalise_discrete
 from ppcore.testing.models.formulas import DESIGN, OBS_SD, PHI, REGRESSION_SD, STATE_SD
+
+HALF = dist.Normal(0.0, 0.5)
+TIMES = np.linspace(-1.0, 1.0, 9)
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,13 @@ class Declared:
         The model function, without arguments.
     evidence : callable
         The pool's y, float[3, 3], as ``{site: array}``.
-    x : callable or None
-        Draws ``{site: array[n, ...]}`` in the pool's coordinates, float[n, 3]; None if no exact
-        solver can take the model, so that it must be refused.
+    x : callable
+        Draws ``{site: array[n, ...]}`` in the pool's coordinates, float[n, 3].
     """
 
     declare: Callable[[], None]
     evidence: Callable[[Any], dict[str, Any]]
-    x: Callable[[Mapping[str, Any]], Any] | None
+    x: Callable[[Mapping[str, Any]], Any]
 
 
 def declared_target(declare: Callable[[], None], evidence: Mapping[str, Any]) -> ModelTarget:
@@ -100,12 +103,10 @@ def _bounded() -> None:
 
 
 def _robust() -> None:
-    log_scale = sample("log_scale", dist.Normal(0.0, 0.5))
-    with plate("coefficient", 2):
-        beta = sample("theta", dist.Normal(0.0, 1.0))
+    level, log_scale = sample("level", dist.Normal(0.0, 1.0)), sample("log_scale", HALF)
+    slope = sample("slope", dist.Normal(0.0, 1.0))
     with plate("datum", 9):
-        mean = DESIGN[:, :2] @ beta
-        sample("y", dist.StudentT(3.0, mean, np.exp(log_scale)))
+        sample("y", dist.StudentT(3.0, level + slope * TIMES, np.exp(log_scale)))
 
 
 def _flat(draws: Mapping[str, Any]) -> Any:
@@ -127,6 +128,10 @@ def _log_ratios(draws: Mapping[str, Any]) -> Any:
     return log_p[:, :3] - log_p[:, 3:]
 
 
+def _coefficients(draws: Mapping[str, Any]) -> Any:
+    return np.stack([np.asarray(draws[n]) for n in ("level", "log_scale", "slope")], axis=1)
+
+
 def _states(draws: Mapping[str, Any]) -> Any:
     return np.stack([np.asarray(draws[name]) for name in "abc"], axis=1)
 
@@ -140,8 +145,8 @@ DECLARED: dict[str, Declared] = {
     "gamma_scale": Declared(_gamma_scale, lambda y: {"y": y}, _log),
     "beta_binomial": Declared(_beta_binomial, lambda y: {"y": y.astype(int)}, _logit),
     "simplex": Declared(_simplex, lambda y: {"y": y.ravel().astype(int)}, _log_ratios),
-    "bounded": Declared(_bounded, lambda y: {"y": y}, None),
-    "robust": Declared(_robust, lambda y: {"y": y.ravel()}, None),
+    "bounded": Declared(_bounded, lambda y: {"y": y}, _logit),
+    "robust": Declared(_robust, lambda y: {"y": y.ravel()}, _coefficients),
 }
 
 
@@ -162,3 +167,17 @@ def _at(table: Any, row: Any) -> Any:
 def hidden_chain_target() -> ModelTarget:
     """The declared counterpart of the finite model ``finite_hidden_chain``; sites z0, z1, z2."""
     return declared_target(_hidden_chain, {f"y{t}": 1 for t in range(3)})
+
+
+def series_target(y: Any) -> ModelTarget:
+    """The pool's ``state_space`` given y, float[3, 3], as one scan; its evidence is the same."""
+
+    def declare() -> None:
+        def step(state: Any, _: Any) -> tuple[Any, None]:
+            with plate("datum", 3):
+                sample("y", dist.Normal(state, OBS_SD))
+            return sample("state", dist.Normal(PHI * state, STATE_SD)), None
+
+        scan(step, sample("start", dist.Normal(0.0, 1.0)), length=3)
+
+    return declared_target(declare, {"y": y})
