@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ppcore.declare import Model
     from ppcore.exact.protocol import Solution
     from ppcore.model_kernel import ModelKernel
+    from ppcore.planner.explain import Explanation
 
 
 class Operations:
@@ -41,6 +42,27 @@ class Operations:
         from ppcore.exact import solve
 
         return solve(self.diagram, self.data, self.evidence, solvers)
+
+    def explain(self: Any, *, rewrites: bool = True, without: Sequence[str] = ()) -> Explanation:
+        """What ``infer()`` would do: the diagram before and after, every rewrite, cost, the plan.
+
+        Pilots run, draws are not made. Print it, or show it in a notebook.
+
+        Raises :class:`~ppcore.errors.SettingsError` for a name in ``without`` that is no rewrite.
+
+        >>> import numpy as np
+        >>> import ppcore as pp
+        >>> from ppcore import dist
+        >>> @pp.model
+        ... def line(x):
+        ...     slope = pp.sample("slope", dist.Normal(0, 1))
+        ...     pp.sample("y", dist.Normal(slope * x, 1))
+        >>> line(np.arange(3.0)).observe(y=np.ones(3)).explain().plan.choice
+        'exact'
+        """
+        from ppcore.planner.explain import explain
+
+        return explain(self, rewrites, without)
 
     def marginal(self: Any, keep: Collection[str] | str) -> Model:
         """The model of some of its sites: the others are summed out, or sampled and dropped.

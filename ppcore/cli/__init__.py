@@ -77,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
 
     engines = command("engines", "list the engines that are installed")
     engines.add_argument("--json", action="store_true", help="print JSON")
+    rewrites = command("rewrites", "list the rewrites that models go through, in their order")
+    rewrites.add_argument("--json", action="store_true", help="print JSON")
     command("doctor", "show versions, devices, folders and plugins, and what is wrong with them")
     _sample_arguments(command("sample", "fit a model in a file to data in a file"))
     summary = command("summary", "summarise a saved fit")
