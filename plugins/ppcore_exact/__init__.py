@@ -33,11 +33,24 @@ def ppcore_rewrites() -> Sequence[RewriteSpec]:
     """The rewrites of the core, listed as anybody's would be."""
     return [
         RewriteSpec(
+            "simplify",
+            "ppcore.rewrite.simplify:Simplify",
+            order=10,
+            summary="sites that inform nothing pruned, constants folded, equal boxes shared",
+        ),
+        RewriteSpec(
             "sufficient_statistics",
             "ppcore.rewrite.sufficient_statistics:SufficientStatistics",
             order=20,
             summary="observations with affine predictors reduced to triangles of their design",
             reference="Björck 1996, doi:10.1137/1.9781611971484",
+        ),
+        RewriteSpec(
+            "collapse_conjugate",
+            "ppcore.rewrite.collapse_conjugate:CollapseConjugate",
+            order=25,
+            summary="beta, gamma and Dirichlet sites are integrated out",
+            reference="Raiffa & Schlaifer 1961, chapter 3",
         ),
         RewriteSpec(
             "collapse",

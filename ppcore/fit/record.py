@@ -25,6 +25,8 @@ STRUCTURED = (
     "observed",
     "health",
     "weights",
+    "plan",
+    "rewrites",
 )
 
 

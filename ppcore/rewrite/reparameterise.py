@@ -148,6 +148,3 @@ def _gradient(diagram: Any) -> Any:
 
     both = jax.value_and_grad(log_density)
     return jax.jit(lambda data, x: jax.vmap(both, (0, None))(x, data))
-
-
-REPARAMETERISE = Reparameterise()
