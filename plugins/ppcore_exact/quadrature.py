@@ -179,7 +179,7 @@ class QuadratureSolution:
 
     def _values(self, x: np.ndarray, noise: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
         words = rng.integers(0, 2**32, (len(x), 2), dtype="uint32")
-        keys = jax.random.wrap_key_data(words)
+        keys = jax.random.wrap_key_data(jax.numpy.asarray(words))
         made = _restored()(self.target, self.found.recoveries, keys, noise, x)
         return {name: np.asarray(value) for name, value in made.items()}
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ppcore.errors import SettingsError, did_you_mean
 from ppcore.rewrite.collapse import Collapse
+from ppcore.rewrite.collapse_conjugate import CollapseConjugate
 from ppcore.rewrite.protocol import Rewrite
 from ppcore.rewrite.sufficient_statistics import SufficientStatistics
 
@@ -16,9 +17,9 @@ def algebra(without: Sequence[str] = ()) -> tuple[Rewrite, ...]:
     Raises :class:`ppcore.errors.SettingsError` if ``without`` names no rewrite.
 
     >>> [r.name for r in algebra(without=("collapse",))]
-    ['sufficient_statistics']
+    ['sufficient_statistics', 'collapse_conjugate']
     """
-    known: tuple[Rewrite, ...] = (SufficientStatistics(), Collapse())
+    known: tuple[Rewrite, ...] = (SufficientStatistics(), CollapseConjugate(), Collapse())
     names = [r.name for r in known]
     for name in without:
         if name not in names:

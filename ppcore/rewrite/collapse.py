@@ -72,7 +72,7 @@ class Restore:
 
     @classmethod
     def tree_unflatten(cls, static: Any, leaves: Any) -> Restore:
-        return cls(*static, leaves[0])
+        return cls(static[0], static[1], static[2], leaves[0])
 
     def __call__(self, key: Any, x: Any) -> Any:
         """float[d′] -> float[d]; the conditional draw is exact."""
@@ -129,7 +129,8 @@ class Collapse:
         """The problem of the remaining sites."""
         if has_labels(problem.diagram):
             return NotApplicable("discrete sites are summed out here, observation by observation.")
-        groups, reasons = _candidates(problem.diagram), {}
+        groups = _candidates(problem.diagram)
+        reasons: dict[str, str] = {}
         if not groups:
             return NotApplicable("no unobserved site has a normal or flat prior.")
         while groups:
@@ -180,7 +181,8 @@ def _plan(problem: Problem, groups: dict[str, bool]) -> _Planned:
     start = len(diagram.dom)
     maker: list[int] = [-1] * start
     depends = [False] * start
-    gone, dense, proper = [], [], []
+    gone, dense = [], []
+    proper: list[bool] = []
     for k, node in enumerate(diagram.nodes):
         box = node.box
         own = box.op == "sample" and box.name in groups

@@ -82,7 +82,8 @@ def _rows(
     problem: Problem, reader: Reader, node: Any, known: Any, places: Any, p: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """The shared rows of one arrow in terms of ε, divided by its residual scale."""
-    groups = from_template(node.box.spec[1], list(node.inputs))[1]["groups"]
+    _, keywords = from_template(node.box.spec[1], list(node.inputs))
+    groups = keywords["groups"]
     rest, rhs, tail = (np.asarray(reader.known(w), float) for w in node.inputs[:3])
     out, right, at = np.zeros((len(rhs), p)), rhs.copy(), 0
     for w in node.inputs[(7 if groups else 4) + groups :]:

@@ -300,12 +300,13 @@ def _observe(box: Box, values: list[Any], found: Found) -> None:
 
 def _arrow(box: Box, values: list[Any], found: Found) -> None:
     """The rows of :func:`ppcore.rewrite.arrow.normal_arrow`."""
-    groups = from_template(box.spec[1], values)[1]["groups"]
+    _, keywords = from_template(box.spec[1], values)
+    groups = keywords["groups"]
     rest, rest_rhs, tail, scale = values[:4]
     spoilt = _sites(values[3:4])
     if spoilt:
         raise Blocked([spoilt], "enters the scale of observations")
-    own = values[4:7] if groups else ()
+    own: Any = values[4:7] if groups else ()
     atoms = values[7:] if groups else values[4:]
     tangled = frozenset(g for v in atoms[groups:] if isinstance(v, Affine) for g in v.own)
     if tangled:

@@ -65,9 +65,13 @@ Form = np.ndarray | Linear
 
 
 class Reader:
-    """Reads the forms of a problem's wires; what is data alone is computed once, on the host."""
+    """Reads the forms of a problem's wires; what is data alone is computed once, on the host.
 
-    def __init__(self, problem: Problem):
+    With ``whole`` a wire is expanded even where that makes it depend on more elements than it has.
+    """
+
+    def __init__(self, problem: Problem, whole: bool = False):
+        self.whole = whole
         self.diagram: Diagram = problem.diagram
         self.data = problem.data
         self.maker: list[int | None] = [None] * len(self.diagram.dom)
@@ -140,7 +144,7 @@ class Reader:
         made = _combine(node.box, forms)
         if made is None:
             made = self._columns(node.box, node.inputs, forms)
-        if made is None or self.size(made.atoms) >= space.size:
+        if made is None or (self.size(made.atoms) >= space.size and not self.whole):
             return self._atom(wire)
         return made
 
@@ -221,7 +225,7 @@ def _combine(box: Box, forms: list[Form]) -> Linear | None:
             return _scaled(x, np.asarray(c, float), shape)
         return _scaled(a, 1.0 / np.asarray(b, float), shape) if isinstance(a, Linear) else None
     if box.op in ("numpy.matmul", "numpy.dot"):
-        return _product(*args, shape)
+        return _product(args[0], args[1], shape)
     if box.op in _MOVES and len(linear) == 1:
         return _moved(box, forms, linear[0])
     return None

@@ -90,18 +90,17 @@ class NotApplicable:
 
 @runtime_checkable
 class Rewrite(Protocol):
-    """A rewrite that can be named and switched off.
+    """A rewrite that can be named and switched off."""
 
-    Attributes
-    ----------
-    name : str
-        What a user types.
-    summary : str
-        One line for listings.
-    """
+    @property
+    def name(self) -> str:
+        """What a user types."""
+        ...
 
-    name: str
-    summary: str
+    @property
+    def summary(self) -> str:
+        """One line for listings."""
+        ...
 
     def apply(self, problem: Problem) -> Rewritten | NotApplicable:
         """The cheaper problem, or why there is none. Runs on the host, once per data set."""
@@ -143,8 +142,9 @@ class Rewriting:
 
         made = []
         for back in self.recoveries:
-            if hasattr(back, "noise_size"):
-                made.append(rng.standard_normal((n, back.noise_size)))
+            size = getattr(back, "noise_size", None)
+            if size is not None:
+                made.append(rng.standard_normal((n, size)))
             else:
                 words = rng.integers(0, 2**32, (n, 2), dtype="uint32")
                 made.append(jax.random.wrap_key_data(words))
@@ -162,7 +162,8 @@ def restore(recoveries: tuple[Recovery, ...], noise: tuple[Any, ...], x: Any) ->
     1.0
     """
     for back, z in zip(reversed(recoveries), reversed(noise), strict=True):
-        x = back.given(x, z) if hasattr(back, "noise_size") else back(z, x)
+        given = getattr(back, "given", None)
+        x = back(z, x) if given is None else given(x, z)
     return x
 
 
