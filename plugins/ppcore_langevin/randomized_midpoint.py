@@ -82,7 +82,7 @@ def position_variance(s: Any) -> Any:
 
 
 def kinetic_noise(h: Any, a: Any, friction: Any, z: Any) -> tuple[Any, Any, Any]:
-    """What the noise adds to x at time a h, and to x and p at h: float[d] each, from z: float[3, d].
+    """What the noise z: float[3, d] adds to x at time a h, and to x and p at h: float[d] each.
 
     For dp = −γp dt + √(2γ) dW, dx = p dt on [0, t], s = γt: Var p = 1 − e⁻²ˢ,
     Cov(x, p) = (1 − e⁻ˢ)²/γ, Var x = (2s − 3 + 4e⁻ˢ − e⁻²ˢ)/γ². The three are drawn one after the

@@ -1,8 +1,8 @@
 """An unbiased estimate of a model's log density from some elements of a plate.
 
 The elements of a plate are independent given what is outside it, so that log γ is a sum over them:
-log γ(x) = a(x) + Σ_{i=1}^N ℓ_i(x). For n elements S drawn without replacement,
-a(x) + (N/n) Σ_{i∈S} ℓ_i(x) has mean log γ(x), and its gradient has mean ∇ log γ(x).
+log γ(x) = a(x) + Σ_{i=1}^N ℓ_i(x). For n elements S, each uniform, a(x) + (N/n) Σ_{i∈S} ℓ_i(x) has
+mean log γ(x), and its gradient has mean ∇ log γ(x).
 
 Only the elements drawn are computed: ``take(wire, S)`` is moved up through the array functions
 that it commutes with, to data and latent values. Where it does not commute, the wire is computed
@@ -72,7 +72,7 @@ def estimate(
     plate : Plate
         One of :func:`plates`.
     index : int[n]
-        Elements of the plate, drawn uniformly without replacement.
+        Elements of the plate, each drawn uniformly.
     x : float[d]
         Unconstrained.
     """
