@@ -69,11 +69,11 @@ class NoUTurn:
         self, key: Any, target: Any, state: Climbing, params: Step
     ) -> tuple[Climbing, dict[str, Any]]:
         k_momentum, k_tree = random.split(key)
-        one = [leaf[None] for leaf in state]
+        x, log_density, gradient = (leaf[None] for leaf in state)
         levels, f = max(self.max_tree_depth - 1, 1), params.preconditioner
-        tree = at_rest(*one, levels)
+        tree = at_rest(x, log_density, gradient, levels)
         tree = tree._replace(chosen=tree.chosen._replace(force=f.pull(state.gradient)[None]))
-        momentum = random.normal(k_momentum, one[0].shape, state.x.dtype)
+        momentum = random.normal(k_momentum, x.shape, state.x.dtype)
         yes = jnp.ones(1, bool)
 
         def grow(at: Growing) -> Growing:

@@ -65,7 +65,9 @@ def apply(box: Box, values: list[Finite], network: Network) -> list[Finite]:
     if all(v.constant for v in values):
         return [plain(v) for v in evaluate(box, [v.table for v in values])]
     found: Finite | None = None
-    if box.op in _ELEMENTWISE or isinstance(finite_ops.numpy_function(box.op), np.ufunc):
+    ufunc = finite_ops.numpy_function(box.op)
+    # Ufuncs with a signature, such as np.matmul, do not work element by element.
+    if box.op in _ELEMENTWISE or (isinstance(ufunc, np.ufunc) and ufunc.signature is None):
         found = _elementwise(box, values)
     elif box.op in _MOVES:
         found = _moved(box, values)

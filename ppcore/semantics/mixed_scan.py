@@ -269,7 +269,8 @@ def _record(step: Step, numbers: dict[str, Any], number: _Numbering, out: Mixed)
     """All steps' factors, log weights and sites."""
     for term, log in zip(step.mixed.terms, numbers["terms"], strict=True):
         k = len(term.slots)
-        out.terms.append(Term(term.kind, number.slots(term.slots), jnp.moveaxis(log, 0, k), term.name))
+        slots = number.slots(term.slots)
+        out.terms.append(Term(term.kind, slots, jnp.moveaxis(log, 0, k), term.name))
     for name, log in numbers["own"].items():
         out.own[name] = log.sum()
     out.latents |= step.mixed.latents
