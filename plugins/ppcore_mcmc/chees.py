@@ -31,7 +31,7 @@ from ppcore_mcmc.lockstep import (
 )
 
 SHORTEST, LONGEST = 0.1, 60.0
-PRICE = 0.25
+PRICE = 0.5
 """T climbs ChEES/T^PRICE: where trajectories ten times as long are hardly better, as in a funnel,
 the criterion alone would take them."""
 
