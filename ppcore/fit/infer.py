@@ -112,7 +112,7 @@ def infer(
             # A run that is saved block by block, or in single precision, is one of chains.
             walk = folder is not None or block_size is not None or precision != "float64"
             call = _namer(prepared.target, getattr(model, "spaces", {}))
-            found, plan = planned.attempt(
+            found, plan, prepared = planned.attempt(
                 model, prepared, draws, chains, seed, precision, walk, call, _outside
             )
             if found is not None:

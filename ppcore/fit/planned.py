@@ -19,11 +19,11 @@ from ppcore.fit.record import record
 from ppcore.fit.values import Constrain
 from ppcore.model_target import ModelTarget
 from ppcore.planner.choose import Choice, choose
+from ppcore.planner.parts import coordinates
 from ppcore.planner.plan import Plan
 from ppcore.planner.recovered import Recovered
 from ppcore.planner.rewriting import SPLIT, Prepared, prepare, untouched
 from ppcore.report import SamplingWarning, assess
-from ppcore.rewrite import quadrature
 from ppcore.run.keys import Keys
 from ppcore.run.loop import RunResult
 from ppcore.run.plan import count
@@ -80,7 +80,7 @@ def recovery(
     rng = np.random.default_rng([seed, 3])
 
     def values(x: np.ndarray) -> Callable[[], Mapping[str, np.ndarray]]:
-        with_noise = recovered.rows(x, rng)
+        with_noise = recovered.rows(x, rng, prepared.samplers)
         return lambda: full(with_noise)
 
     return values
@@ -96,8 +96,8 @@ def attempt(
     walk: bool,
     name: Callable[[int], str],
     outside: Callable[[], int],
-) -> tuple[Fit | None, Plan]:
-    """A fit by no engine, or None where the plan names one; the plan in either case."""
+) -> tuple[Fit | None, Plan, Prepared]:
+    """A fit by no engine, or None where the plan names one; the plan, and what is left to draw."""
     began = time.perf_counter()
     rows = (
         count("chains", CHAINS if chains is None else chains),
@@ -106,11 +106,15 @@ def attempt(
     with precisions.scope(precision):
         back = None if walk or _solvable(prepared) else recovery(prepared, precision, rows, seed)
         choice = choose(prepared, np.random.default_rng([seed, 1]), Keys(seed).warmup, rows, walk)
+        if choice.parts is not None:
+            prepared = choice.parts.left
+            if choice.engine is None:
+                back = recovery(prepared, precision, rows, seed)
         if choice.engine is not None:
-            return None, choice.plan
+            return None, choice.plan, prepared
         chosen = time.perf_counter()
         if choice.solution is not None:
-            return _solved(model, prepared, choice, rows, seed, precision), choice.plan
+            return _solved(model, prepared, choice, rows, seed, precision), choice.plan, prepared
         x, stats, evidence = _draw(choice, prepared, np.random.default_rng([seed, 2]), *rows)
         ended = time.perf_counter()
     result = RunResult(
@@ -135,7 +139,7 @@ def attempt(
     attrs |= {"log_evidence": value, "log_evidence_error": evidence[1]}
     attrs |= described(prepared, choice.plan)
     held = model if hasattr(model, "spaces") else None
-    return Fit(attrs, model=held, result=result, values=back(x)), choice.plan
+    return Fit(attrs, model=held, result=result, values=back(x)), choice.plan, prepared
 
 
 def _solvable(prepared: Prepared) -> bool:
@@ -162,16 +166,16 @@ def _draw(
     choice: Choice, prepared: Prepared, rng: np.random.Generator, chains: int, draws: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray], tuple[float, float]]:
     """x: float[chains, draws, d], statistics, and log Z of the rewritten target with its error."""
-    if choice.lattice is not None:
-        x = quadrature.draw(choice.evaluate, choice.lattice, rng, chains * draws)
-        found = choice.lattice.log_z, choice.lattice.error
-        return x.reshape(chains, draws, -1), {}, found
-    made = choice.sampled
-    if made is None:
+    if choice.lattice is None and choice.sampled is None:
         density = float(prepared.target.log_density(np.zeros(0)))
-        return np.zeros((chains, draws, 0)), {}, (density, 0.0)
+        error = 0.0 if choice.parts is None else choice.parts.error
+        return np.zeros((chains, draws, 0)), {}, (density, error)
+    x = coordinates(choice, rng, chains, draws)
+    if choice.lattice is not None:
+        return x, {}, (choice.lattice.log_z, choice.lattice.error)
+    made = choice.sampled
     stats = {"log_density": made.log_density, "acceptance_rate": made.acceptance_rate}
-    return made.x, stats, (made.log_evidence, made.log_evidence_error)
+    return x, stats, (made.log_evidence, made.log_evidence_error)
 
 
 def described(prepared: Prepared, plan: Plan | None) -> dict[str, Any]:

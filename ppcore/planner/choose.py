@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ppcore import registry
 from ppcore.errors import PluginError
-from ppcore.planner import importance, pilot
+from ppcore.planner import importance, parts, pilot
 from ppcore.planner.plan import Plan
+from ppcore.planner.programs import CHAINS, WALKERS, Counting, Values, evaluator
 from ppcore.planner.rewriting import Prepared
 from ppcore.report.diagnostics import diagnose
 from ppcore.rewrite import quadrature
 from ppcore.rewrite.sites import told
-from ppcore.target import value_and_gradient
 
-CHAINS, ROWS = 64, 512
 IMPORTANCE_UP_TO = 40
 """Coordinates up to which a Gaussian is tried; weights degenerate with more."""
-
-WALKERS = ("ensemble", "nuts")
-"""Markov chain engines in the order of preference."""
 
 TEMPERED = "smc"
 RHAT, SMALL = 1.01, 400
@@ -41,10 +37,14 @@ class Choice:
         "exact": the model solved.
     lattice : Lattice or None
         "quadrature": the density on a lattice.
+    mixture : Mixture or None
+        "importance": the proposal that passed its certificate.
     evaluate : callable or None
-        The target's program ("quadrature").
+        The target's program, for either.
     sampled : Sampled or None
         "importance": draws that passed the certificate; None in a preview.
+    parts : Parts or None
+        What is left where components have been taken off.
     engine : str or None
         What samples the rewritten target otherwise.
     gradients : int
@@ -55,20 +55,11 @@ class Choice:
     solution: Any = None
     lattice: Any = None
     evaluate: Any = None
+    mixture: Any = None
     sampled: Any = None
+    parts: Any = None
     engine: str | None = None
     gradients: int = 0
-
-
-class Counting:
-    """An evaluation that counts its rows."""
-
-    def __init__(self, evaluate: Any) -> None:
-        self.inner, self.rows = evaluate, 0
-
-    def __call__(self, x: np.ndarray) -> tuple[Any, Any]:
-        self.rows += len(x)
-        return self.inner(x)  # type: ignore[no-any-return]
 
 
 def choose(
@@ -107,17 +98,39 @@ def choose(
         )
     if walk:
         passed.append("all but chains: the run is saved block by block")
-    elif target.dim <= quadrature.AT_MOST and (found := _by_quadrature(prepared, passed)):
-        return found
-    elif target.dim > IMPORTANCE_UP_TO:
-        passed.append(f"importance: {target.dim} coordinates are more than {IMPORTANCE_UP_TO}")
     else:
-        found = _by_importance(prepared, rng, key, rows, passed)
+        alone = partial(_alone, rng=rng, key=key, rows=rows)
+        taken = parts.solve_parts(prepared, alone) if prepared.split else None
+        if taken is not None:
+            engine = walker() if taken.left.target.dim else None
+            reason = taken.reason + (f", {engine} for the rest." if engine else ".")
+            plan = _plan(taken.left, engine or "components", reason, ())
+            return Choice(plan, engine=engine, parts=taken, gradients=taken.gradients)
+        found = alone(prepared, passed=passed)
         if found is not None:
             return found
     engine = walker()
     reason = f"Markov chains on {target.dim} coordinates, since nothing cheaper can be certified."
     return Choice(_plan(prepared, engine, reason, passed), engine=engine)
+
+
+def _alone(
+    prepared: Prepared,
+    rng: np.random.Generator,
+    key: Any,
+    rows: tuple[int, int] | None,
+    passed: list[str],
+) -> Choice | None:
+    """Quadrature, importance or tempering, for what is one piece."""
+    dim = prepared.target.dim
+    if dim <= quadrature.AT_MOST:
+        found = _by_quadrature(prepared, passed)
+        if found is not None:
+            return found
+    if dim > IMPORTANCE_UP_TO:
+        passed.append(f"importance: {dim} coordinates are more than {IMPORTANCE_UP_TO}")
+        return None
+    return _by_importance(prepared, rng, key, rows, passed)
 
 
 def _by_quadrature(prepared: Prepared, passed: list[str]) -> Choice | None:
@@ -155,9 +168,10 @@ def _by_importance(
         # What looked good on the pilot's draws has to hold for all of them.
         for _ in range(2):
             sampled = importance.sample(evaluate, rng, mixture, *rows)
-            certificate, mixture = sampled.certificate, sampled.refitted
+            certificate = sampled.certificate
             if certificate.good and agree(sampled.x):
                 break
+            mixture = sampled.refitted
         else:
             sampled = None
             passed.append(f"importance: chains over its proposals disagree ({certificate})")
@@ -167,7 +181,9 @@ def _by_importance(
         several = f"; {modes} modes" if modes > 1 else ""
         reason = f"independence chains over a fitted mixture ({certificate}{several})."
         plan = _plan(prepared, "importance", reason, passed)
-        return Choice(plan, sampled=sampled, gradients=evaluate.rows)
+        return Choice(
+            plan, evaluate=evaluate, mixture=mixture, sampled=sampled, gradients=evaluate.rows
+        )
     if pilot.separated(evaluate, seen.bumps):
         passed.append(f"climbs ended at {modes} modes with a valley between them")
         if TEMPERED in registry.catalog().engines and target.has_reference:
@@ -183,58 +199,6 @@ def agree(x: np.ndarray) -> bool:
     found = diagnose(x)
     few = x.shape[0] * x.shape[1] < 10 * SMALL
     return bool(np.nanmax(found.rhat) < RHAT and (few or np.nanmin(found.ess_bulk) > SMALL))
-
-
-def evaluator(target: Any) -> Any:
-    """log γ and its gradient at rows: by the chains' own program where the engine offers it."""
-    name = next((w for w in WALKERS if w in registry.catalog().engines), None)
-    engine = registry.engine(name) if name is not None else None
-    if hasattr(engine, "evaluator"):
-        return engine.evaluator(target, CHAINS)  # type: ignore[union-attr]
-    return Batched(target)
-
-
-class Values:
-    """log γ, ``ROWS`` rows at a time."""
-
-    def __init__(self, target: Any) -> None:
-        self.target = target
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % ROWS, axis=0)])
-        parts = padded.reshape(-1, ROWS, x.shape[1]).astype(np.result_type(float))
-        made = [_log_density()(self.target, part) for part in parts]
-        return np.concatenate([np.asarray(m) for m in made])[: len(x)]
-
-
-@cache
-def _log_density() -> Any:
-    import jax
-
-    return jax.jit(lambda target, x: jax.vmap(target.log_density)(x))
-
-
-@cache
-def _with_gradient() -> Any:
-    import jax
-
-    return jax.jit(value_and_gradient)
-
-
-class Batched:
-    """log γ and its gradient, ``CHAINS`` rows at a time."""
-
-    def __init__(self, target: Any) -> None:
-        self.target = target
-
-    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % CHAINS, axis=0)])
-        made = [
-            _with_gradient()(self.target, part)
-            for part in padded.reshape(-1, CHAINS, x.shape[1]).astype(np.result_type(float))
-        ]
-        value, gradient = (np.concatenate([np.asarray(m[i]) for m in made]) for i in (0, 1))
-        return value[: len(x)], gradient[: len(x)]
 
 
 def walker() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,13 +63,20 @@ class Recovered:
         """Not empty if a key is needed."""
         return tuple(getattr(self.origin, "labels", ())) or ("",) * (None in self.sizes)
 
-    def rows(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """float[chains, draws, d′] -> float[chains, draws, width]."""
-        extra = self.width - x.shape[-1]
-        if not extra:
-            return x
-        noise = rng.standard_normal((*x.shape[:-1], extra)).astype(x.dtype)
-        return np.concatenate([x, noise], axis=-1)
+    def rows(
+        self, x: np.ndarray, rng: np.random.Generator, samplers: Sequence[Any] = ()
+    ) -> np.ndarray:
+        """float[chains, draws, d′] -> float[chains, draws, width].
+
+        ``samplers`` make the noise of each recovery, standard normals where they are None.
+        """
+        made = [x]
+        makers = tuple(samplers) or (None,) * len(self.sizes)
+        for make, size in zip(reversed(makers), reversed(self.sizes), strict=True):
+            if size:
+                shape = (*x.shape[:-1], size)
+                made.append(rng.standard_normal(shape) if make is None else make(rng, *shape[:2]))
+        return np.concatenate(made, axis=-1).astype(x.dtype)
 
     def _back(self, key: Any, row: Any) -> Any:
         x, rest = row[: self.dim], row[self.dim :]

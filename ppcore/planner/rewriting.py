@@ -32,6 +32,11 @@ class Prepared:
     applied : tuple of Applied
     seconds : float
         What rewriting took.
+    split : bool
+        Whether independent components may be sampled by themselves.
+    samplers : tuple of (callable or None)
+        For each recovery, what makes its noise on the host: (rng, chains, draws) ->
+        float[chains, draws, noise_size]; None for standard normals.
     """
 
     origin: ModelTarget
@@ -39,6 +44,8 @@ class Prepared:
     rewriting: Rewriting
     applied: tuple[Applied, ...]
     seconds: float
+    split: bool = False
+    samplers: tuple[Any, ...] = ()
 
 
 _made: weakref.WeakKeyDictionary[Any, dict[Any, Prepared]] = weakref.WeakKeyDictionary()
@@ -53,7 +60,7 @@ def prepare(model: Any, without: Sequence[str] = (), precision: str = "float64")
     Raises :class:`~ppcore.errors.SettingsError` for a name in ``without`` that is none of them.
     """
     rewrites = registry.rewrites(without, more=(SPLIT,))
-    key = (tuple(rewrites), precision)
+    key = (tuple(rewrites), SPLIT in without, precision)
     kept = _made.setdefault(model, {})
     if key not in kept:
         began = time.perf_counter()
@@ -63,7 +70,10 @@ def prepare(model: Any, without: Sequence[str] = (), precision: str = "float64")
         applied = tuple(Applied(*line) for line in done.log)
         if not any(a.applied for a in applied):
             target = origin
-        kept[key] = Prepared(origin, target, done, applied, time.perf_counter() - began)
+        took = time.perf_counter() - began
+        samplers = (None,) * len(done.recoveries)
+        split = SPLIT not in without
+        kept[key] = Prepared(origin, target, done, applied, took, split, samplers)
     return kept[key]
 
 

@@ -1,0 +1,79 @@
+"""The compiled programs that the planner evaluates a target with."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ppcore import registry
+from ppcore.target import value_and_gradient
+
+CHAINS, ROWS = 64, 512
+
+WALKERS = ("ensemble", "nuts")
+"""Markov chain engines in the order of preference."""
+
+
+class Counting:
+    """An evaluation that counts its rows."""
+
+    def __init__(self, evaluate: Any) -> None:
+        self.inner, self.rows = evaluate, 0
+
+    def __call__(self, x: np.ndarray) -> tuple[Any, Any]:
+        self.rows += len(x)
+        return self.inner(x)  # type: ignore[no-any-return]
+
+
+def evaluator(target: Any) -> Any:
+    """log γ and its gradient at rows: by the chains' own program where the engine offers it."""
+    name = next((w for w in WALKERS if w in registry.catalog().engines), None)
+    engine = registry.engine(name) if name is not None else None
+    if hasattr(engine, "evaluator"):
+        return engine.evaluator(target, CHAINS)  # type: ignore[union-attr]
+    return Batched(target)
+
+
+class Values:
+    """log γ, ``ROWS`` rows at a time."""
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % ROWS, axis=0)])
+        parts = padded.reshape(-1, ROWS, x.shape[1]).astype(np.result_type(float))
+        made = [_log_density()(self.target, part) for part in parts]
+        return np.concatenate([np.asarray(m) for m in made])[: len(x)]
+
+
+@cache
+def _log_density() -> Any:
+    import jax
+
+    return jax.jit(lambda target, x: jax.vmap(target.log_density)(x))
+
+
+@cache
+def _with_gradient() -> Any:
+    import jax
+
+    return jax.jit(value_and_gradient)
+
+
+class Batched:
+    """log γ and its gradient, ``CHAINS`` rows at a time."""
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % CHAINS, axis=0)])
+        made = [
+            _with_gradient()(self.target, part)
+            for part in padded.reshape(-1, CHAINS, x.shape[1]).astype(np.result_type(float))
+        ]
+        value, gradient = (np.concatenate([np.asarray(m[i]) for m in made]) for i in (0, 1))
+        return value[: len(x)], gradient[: len(x)]
