@@ -16,6 +16,7 @@ from ppcore.exact import NotExact
 from ppcore.exact.protocol import generator
 from ppcore.model_target import ModelTarget
 from ppcore.rewrite.algebra import algebra
+from ppcore.rewrite.build import unobserved
 from ppcore.rewrite.protocol import Problem, Rewriting, restore, rewrite
 from ppcore.rewrite.quadrature import AT_MOST, Lattice, NoQuadrature, draw, integrate
 
@@ -74,7 +75,10 @@ class Quadrature:
                 type(target).__name__,
                 "it is a bare density, with no boxes to integrate. Declare it with @pp.model.",
             )
-        found = rewrite(Problem.of(target), algebra(self.without))
+        return self.finish(target, rewrite(Problem.of(target), algebra(self.without)))
+
+    def finish(self, target: ModelTarget, found: Rewriting) -> QuadratureSolution:
+        """The posterior of a target that has been rewritten; raises as :meth:`solve` does."""
         reduced = ModelTarget(found.problem.diagram, (), found.problem.data, ())
         if not 1 <= reduced.dim <= AT_MOST:
             left = ", ".join(reduced.latents) or "nothing"
@@ -180,7 +184,11 @@ class QuadratureSolution:
     def _values(self, x: np.ndarray, noise: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
         words = rng.integers(0, 2**32, (len(x), 2), dtype="uint32")
         keys = jax.random.wrap_key_data(jax.numpy.asarray(words))
-        made = _restored()(self.target, self.found.recoveries, keys, noise, x)
+        target = self.target
+        if not target.labels:  # the evidence has done its work, and is not handed on
+            bare = unobserved(Problem.of(target))
+            target = ModelTarget(bare.diagram, (), bare.data, ())
+        made = _restored()(target, self.found.recoveries, keys, noise, x)
         return {name: np.asarray(value) for name, value in made.items()}
 
 

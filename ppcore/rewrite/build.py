@@ -71,13 +71,19 @@ class Builder:
                 tokens.extend(self.add(node.box, [tokens[w] for w in node.inputs]))
         return tokens
 
-    def finish(self) -> Problem:
-        """The problem: its outputs are the latent sites; boxes and data without use are gone."""
+    def finish(self, computed: bool = False) -> Problem:
+        """The problem: its outputs are the latent sites; boxes and data without use are gone.
+
+        With ``computed`` named computed sites are kept, and are outputs too.
+        """
         needed: set[int] = set()
         stack = [
             k
             for k, (box, _) in enumerate(self.nodes)
-            if box.op == "sample" or not box.cod or (box.body is not None and not box.deterministic)
+            if box.op == "sample"
+            or not box.cod
+            or (box.body is not None and not box.deterministic)
+            or (computed and box.op == "deterministic")
         ]
         while stack:
             k = stack.pop()
@@ -96,12 +102,20 @@ class Builder:
             for port in range(len(box.cod)):
                 number[k, port] = count
                 count += 1
-            if box.op == "sample":
+            if box.op == "sample" or (computed and box.op == "deterministic"):
                 outputs.append(count - 1)
                 names.append(box.name)
         dom = tuple(self.inputs[i].space for i in entering)
         diagram = Diagram(dom, tuple(nodes), tuple(outputs), tuple(names))
         return Problem(diagram, tuple(self.values[i] for i in entering))
+
+
+def unobserved(problem: Problem) -> Problem:
+    """The sites without their evidence: what names and constrains draws, and no more data."""
+    effects = (k for k, node in enumerate(problem.diagram.nodes) if not node.box.cod)
+    builder = Builder()
+    builder.copy(problem, frozenset(effects))
+    return builder.finish(computed=True)
 
 
 def lifted(

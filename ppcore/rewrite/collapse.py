@@ -58,6 +58,8 @@ class Restore:
         Only its layout is used; static.
     spec : Spec
         Static.
+    noise_size : int
+        How many standard normals a draw takes; static.
     data : tuple of arrays
         Of the collapsed problem; leaves.
     """
@@ -65,33 +67,19 @@ class Restore:
     after: Diagram
     before: Any
     spec: Spec
+    noise_size: int
     data: tuple[Any, ...]
 
     def tree_flatten(self) -> tuple[Any, Any]:
-        return (self.data,), (self.after, self.before, self.spec)
+        return (self.data,), (self.after, self.before, self.spec, self.noise_size)
 
     @classmethod
     def tree_unflatten(cls, static: Any, leaves: Any) -> Restore:
-        return cls(static[0], static[1], static[2], leaves[0])
+        return cls(static[0], static[1], static[2], static[3], leaves[0])
 
     def __call__(self, key: Any, x: Any) -> Any:
         """float[d′] -> float[d]; the conditional draw is exact."""
-        _, integral = self._integral(x)
-        z = jax.random.normal(key, (noise_size(integral),), x.dtype)
-        return self.given(x, z)
-
-    @property
-    def noise_size(self) -> int:
-        """How many standard normals :meth:`given` takes."""
-        sizes: list[int] = []
-
-        def run(x: Any) -> Any:
-            sizes.append(noise_size(self._integral(x)[1]))
-            return x
-
-        dim = layout(self.after).dim
-        jax.eval_shape(run, jax.ShapeDtypeStruct((dim,), np.result_type(*self.data[:1])))
-        return sizes[0]
+        return self.given(x, jax.random.normal(key, (self.noise_size,), x.dtype))
 
     def given(self, x: Any, z: Any) -> Any:
         """The draw as an affine function of standard normal z: float[noise_size] -> float[d]."""
@@ -136,7 +124,7 @@ class Collapse:
         while groups:
             planned = _plan(problem, groups)
             trouble = _try(planned)
-            if trouble is not None:
+            if isinstance(trouble, Blocked):
                 _give_way(problem.diagram, groups, trouble, reasons)
             elif _left(problem, groups):
                 break
@@ -148,7 +136,8 @@ class Collapse:
         p, left = len(planned.spec.sites.proper), _left(problem, groups)
         if p > (DENSE_AT_MOST if left <= 3 else DENSE):
             return NotApplicable(f"{p} coefficients would need a matrix of that order a step.")
-        return _collapsed(problem, planned, why)
+        assert isinstance(trouble, int)
+        return _collapsed(problem, planned, trouble, why)
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,14 +210,17 @@ def _plan(problem: Problem, groups: dict[str, bool]) -> _Planned:
     return _Planned(spec, frozenset(gone), tuple(sorted(entering)))
 
 
-def _try(planned: _Planned) -> Blocked | None:
-    """Walk the body on shapes alone."""
+def _try(planned: _Planned) -> Blocked | int:
+    """Walk the body on shapes alone: what is in the way, or how much noise a draw takes."""
     sites, body = planned.spec.sites, planned.spec.body
     p = len(sites.proper)
+    noise: list[int] = []
 
     def run(shift: Any, basis: Any, *inputs: Any) -> Any:
         found = walk(body, inputs, sites, shift, basis)
-        return integrate(found, sites, shift, basis, 0.0).log_weight
+        integral = integrate(found, sites, shift, basis, 0.0)
+        noise.append(noise_size(integral))
+        return integral.log_weight
 
     with precision.scope("float64"):
         spaces = [jax.ShapeDtypeStruct(s.shape, np.dtype(s.dtype)) for s in body.dom]
@@ -237,7 +229,7 @@ def _try(planned: _Planned) -> Blocked | None:
             jax.eval_shape(run, *p_shape, *spaces)
         except Blocked as trouble:
             return trouble
-    return None
+    return noise[0]
 
 
 def _give_way(
@@ -287,7 +279,7 @@ def _left(problem: Problem, groups: dict[str, bool]) -> int:
     return sum(n for site, n in zip(found.names, found.sizes, strict=True) if site not in groups)
 
 
-def _collapsed(problem: Problem, planned: _Planned, why: str) -> Rewritten:
+def _collapsed(problem: Problem, planned: _Planned, noise: int, why: str) -> Rewritten:
     """The problem with the integral in the place of the sites."""
     diagram, sites = problem.diagram, planned.spec.sites
     dtype = next(b for b in diagram.boxes() if b.name in sites.names).cod[0].dtype
@@ -300,7 +292,7 @@ def _collapsed(problem: Problem, planned: _Planned, why: str) -> Rewritten:
     node = next(n for n in after.diagram.nodes if is_lifted(n.box, collapsed_log_weight))
     named = (None,) * len(node.inputs)
     inside = Diagram(after.diagram.dom, after.diagram.nodes, node.inputs, named)
-    recover = Restore(inside, layout(problem.diagram), planned.spec, after.data)
+    recover = Restore(inside, layout(problem.diagram), planned.spec, noise, after.data)
     shown = ", ".join(n for n in diagram.named("sample") if n in sites.names)
     size = sum(b.cod[0].size for b in diagram.boxes() if b.name in sites.names)
     did = f"{shown} integrated out ({size} numbers)" + (f"; kept: {why}" if why else "")
