@@ -148,4 +148,13 @@ def ppcore_engines() -> list[EngineSpec]:
             summary="NUTS on continuous sites, exact Gibbs draws of the finite ones, in turn.",
             reference="Geman & Geman 1984, doi:10.1109/TPAMI.1984.4767596",
         ),
+        EngineSpec(
+            "parallel_tempering",
+            "ppcore_mcmc.parallel_tempering:parallel_tempering",
+            contract=Invariant(reversible=False),
+            requires=("jax",),
+            needs=("gradient", "reference"),
+            summary="HMC at many temperatures with even-odd swaps, for several modes.",
+            reference="Syed et al. 2022, arXiv:1905.02939",
+        ),
     ]
