@@ -58,7 +58,7 @@ class Operations:
         ...     slope = pp.sample("slope", dist.Normal(0, 1))
         ...     pp.sample("y", dist.Normal(slope * x, 1))
         >>> line(np.arange(3.0)).observe(y=np.ones(3)).explain().plan.choice
-        'exact'
+        'quadrature'
         """
         from ppcore.planner.explain import explain
 

@@ -137,8 +137,8 @@ def _by_quadrature(prepared: Prepared, passed: list[str]) -> Choice | None:
     evaluate = Values(prepared.target)
     try:
         lattice = quadrature.integrate(evaluate, prepared.target.dim)
-    except quadrature.NoQuadrature as reason:
-        passed.append(f"quadrature: {reason}")
+    except quadrature.NoQuadrature as error:
+        passed.append(f"quadrature: {error}")
         return None
     reason = (
         f"independent draws; {prepared.target.dim} coordinates on {len(lattice.cells):,} points, "

@@ -46,7 +46,10 @@ def solve_parts(prepared: Prepared, alone: Callable[..., Any]) -> Parts | None:
     found = components(whole)
     if len(found) < 2:
         return None
-    easy, hard, said, gradients = [], [], [], 0
+    easy: list[tuple[Any, Any]] = []
+    hard: list[tuple[Any, Any]] = []
+    said: list[str] = []
+    gradients = 0
     for one in found:
         target = _target(one.problem)
         choice = alone(replace(prepared, origin=target, target=target, applied=()), passed=said)
@@ -61,7 +64,7 @@ def solve_parts(prepared: Prepared, alone: Callable[..., Any]) -> Parts | None:
     sites = frozenset(n for one, _ in hard for n in one.problem.latents)
     rest = part(whole, sites, constants=any(one is found[0] for one, _ in hard))
     join = Join(rest.at, np.concatenate([one.at for one, _ in easy]))
-    log_z = sum(log_evidence(choice) for _, choice in easy)
+    log_z = float(np.sum([log_evidence(choice) for _, choice in easy]))
     done = prepared.rewriting
     left = replace(
         prepared,
@@ -72,7 +75,7 @@ def solve_parts(prepared: Prepared, alone: Callable[..., Any]) -> Parts | None:
         samplers=(*prepared.samplers, Together(tuple(choice for _, choice in easy))),
     )
     reason = f"{len(found)} independent components ({'; '.join(said)})"
-    error = float(np.sqrt(sum(log_evidence_error(choice) ** 2 for _, choice in easy)))
+    error = float(np.linalg.norm([log_evidence_error(choice) for _, choice in easy]))
     return Parts(left, reason, gradients, error)
 
 

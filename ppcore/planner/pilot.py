@@ -66,8 +66,8 @@ def explore(
     with np.errstate(all="ignore"):
         climb(evaluate, paths, CALLS)
     left = np.isfinite(paths.log_density) & (paths.decrement < 1.0)
-    total, bumps = max(len(left), 1), []
-    arrived = 0
+    total, arrived = max(len(left), 1), 0
+    bumps: list[Bump] = []
     while left.any() and len(bumps) < MOST_MODES:
         best = int(np.argmax(np.where(left, paths.log_density, -np.inf)))
         guess = dense_inverse_hessian(paths.steps[best], paths.changes[best])

@@ -153,6 +153,10 @@ class Join:
         """Coordinates of the other components."""
         return int(self.others.shape[0])
 
+    def __call__(self, key: Any, x: Any) -> Any:
+        """What has no key: draws of the others are needed, see :meth:`given`."""
+        raise TypeError("Join takes draws of the other components: call given(x, z).")
+
     def given(self, x: Any, z: Any) -> Any:
         """float[d′], float[noise_size] -> float[d]."""
         x = jnp.asarray(x)

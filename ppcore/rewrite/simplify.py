@@ -183,7 +183,7 @@ class Forward:
 
     @classmethod
     def tree_unflatten(cls, static: Any, leaves: Any) -> Forward:
-        return cls(*static, leaves[0])
+        return cls(static[0], static[1], static[2], leaves[0])
 
     def __call__(self, key: Any, x: Any) -> Any:
         """float[d′] -> float[d]."""
@@ -197,7 +197,6 @@ class Forward:
 
 
 @jax.tree_util.register_pytree_node_class
-@dataclass(frozen=True, eq=False)
 class ForwardNormal(Forward):
     """The same where all pruned sites are normal or log-normal: functions of standard normals."""
 
@@ -219,5 +218,7 @@ class ForwardNormal(Forward):
 
 def _recovery(problem: Problem, after: Problem, sites: tuple[str, ...]) -> Forward:
     boxes = [b for b in problem.diagram.boxes() if b.op == "sample" and b.name in sites]
-    kind = ForwardNormal if all(told(b).family in NORMAL for b in boxes) else Forward
-    return kind(problem.diagram, after.diagram, sites, problem.data)
+    arguments = (problem.diagram, after.diagram, sites, problem.data)
+    if all(told(b).family in NORMAL for b in boxes):
+        return ForwardNormal(*arguments)
+    return Forward(*arguments)
