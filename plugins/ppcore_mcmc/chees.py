@@ -276,6 +276,6 @@ class ChEES(Lockstep):
             report,
         )
         real = machine.dtype.type
-        found = math.exp(machine.ascent.log_mean)  # type: ignore[attr-defined]
+        found = math.exp(machine.ascent.log_mean)
         tuned = ChEESTuning(end.precondition, real(end.step.final), real(found), np.int32(1))
         return warm(machine, end, tuned, target.dim)

@@ -19,7 +19,7 @@ from ppcore.engine import Report, Warm
 from ppcore.target import value_and_gradient
 from ppcore.tuning.adapt import Adapted, Schedule, warm_up
 from ppcore.tuning.noise import is_traced, noise, rounded, spawned
-from ppcore.tuning.preconditioner import Preconditioner
+from ppcore.tuning.preconditioner import Dense, Preconditioner
 
 CHUNK = 16
 APART = 100.0
@@ -56,10 +56,10 @@ class Method(Protocol):
         A transition is one gradient, so that a draw is several of them.
     """
 
-    own: int
-    shared: int
-    vectors: tuple[str, ...]
-    single: bool
+    own: ClassVar[int]
+    shared: ClassVar[int]
+    vectors: ClassVar[tuple[str, ...]]
+    single: ClassVar[bool]
 
     def carry(self, x: Any, log_density: Any, gradient: Any, z: Any, u: Any) -> Any:
         """The state at positions ``x``: float[chains, D], with auxiliary variables from ``z``:
@@ -133,7 +133,7 @@ def transitions(
     return chunk(method, n, target, tuned, carry, normals, uniforms, active)
 
 
-def _scatter(kept: dict[str, Any], rows: dict[str, Any], g: Any, total: int, thin: Any) -> Any:
+def _scatter(kept: dict[str, Any], rows: dict[str, Any], g: Any, total: Any, thin: Any) -> Any:
     """Put transitions number ``g`` (int[n]; those from ``total`` on are void) into their draws."""
     void = kept["x"].shape[0]
     draw = jnp.where(g < total, g // thin, void)
@@ -304,12 +304,12 @@ def auxiliary(key: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
 def whiten(precondition: Preconditioner, x: np.ndarray) -> np.ndarray:
     """F⁻¹ x for each row of ``x``: float[N, D], on the host.
 
-    >>> from ppcore.tuning.preconditioner import Dense, LowRank
+    >>> from ppcore.tuning.preconditioner import LowRank
     >>> flat = LowRank(np.array([2.0, 1.0]), np.array([[1.0], [0.0]]), np.array([3.0]))
     >>> whiten(flat, flat.push(np.ones((1, 2))))
     array([[1., 1.]])
     """
-    if hasattr(precondition, "factor"):
+    if isinstance(precondition, Dense):
         return np.asarray(np.linalg.solve(np.asarray(precondition.factor, float), x.T).T)
     y = x / np.asarray(precondition.scale, float)
     basis, stretch = np.asarray(precondition.basis, float), np.asarray(precondition.stretch, float)
@@ -365,7 +365,7 @@ def tune(
     metric: tuple[str, int],
     schedule: Schedule,
     report: Report,
-) -> tuple[Chains, Adapted]:
+) -> tuple[Any, Adapted]:
     """The shared warm-up of the chains that ``make(key, target)`` builds."""
     machine_key, start_key = spawned(key, 2)
     machine = make(machine_key, target)

@@ -158,7 +158,8 @@ class Folds(Chains):
         factor = np.clip(from_others**-0.5, 1 / WIDEST, WIDEST)
         steps, damping = step * factor, np.roll(self.spread, 1) ** -0.5
         thin = np.int32(stride(self.method, step, length))
-        return MEADSTuning(precondition, *(v.astype(self.dtype) for v in (steps, damping)), thin)
+        real = self.dtype
+        return MEADSTuning(precondition, steps.astype(real), damping.astype(real), thin)
 
     def advance(
         self, precondition: Preconditioner, step: float, length: float, n: int
@@ -266,7 +267,7 @@ class MEADS(Lockstep):
             report,
         )
         real, step = machine.dtype.type, end.step.final
-        spread = math.exp(np.mean(np.log(machine.spread)))  # type: ignore[attr-defined]
+        spread = math.exp(np.mean(np.log(machine.spread)))
         thin = np.int32(stride(self.method, step, end.length.best) * end.thin)
         steps, damping = np.full(FOLDS, real(step)), np.full(FOLDS, real(spread**-0.5))
         return warm(machine, end, MEADSTuning(end.precondition, steps, damping, thin), target.dim)

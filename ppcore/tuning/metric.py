@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from ppcore.tuning.preconditioner import Dense, LowRank, Preconditioner
@@ -66,8 +64,11 @@ def from_factor(like: Preconditioner, factor: np.ndarray) -> Preconditioner:
     """A preconditioner of the shape of ``like`` for Σ = factor factorᵀ: float[d, d]."""
     if isinstance(like, Dense):
         return Dense(factor.astype(like.factor.dtype))
-    scale = np.sqrt(np.sum(factor**2, axis=1)).astype(np.asarray(like.scale).dtype)
-    return replace(like, scale=scale)
+    scale = np.sqrt(np.sum(factor**2, axis=1))
+    rows, rank = factor / scale[:, None], like.basis.shape[1]
+    basis, stretch = _extreme(rows @ rows.T, np.eye(len(scale)), rank)
+    dtype = np.asarray(like.scale).dtype
+    return LowRank(scale.astype(dtype), basis.astype(dtype), stretch.astype(dtype))
 
 
 def _dense(before: Dense, centred: np.ndarray, forces: np.ndarray | None) -> Dense:
@@ -79,15 +80,29 @@ def _dense(before: Dense, centred: np.ndarray, forces: np.ndarray | None) -> Den
     return Dense((factor @ np.linalg.cholesky(inner)).astype(before.factor.dtype))
 
 
-def _shrunk(white: np.ndarray) -> np.ndarray:
+def _shrunk(white: np.ndarray, toward: np.ndarray | None = None) -> np.ndarray:
     n, dim = len(white) / 2, white.shape[1]
-    return (n * (white.T @ white) / len(white) + dim * np.eye(dim)) / (n + dim)
+    prior = np.eye(dim) if toward is None else toward
+    return (n * (white.T @ white) / len(white) + dim * prior) / (n + dim)
+
+
+def _extreme(inner: np.ndarray, plane: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Basis and stretch of the ``rank`` eigenvectors of ``inner``, in a plane, farthest from 1."""
+    basis, stretch = np.zeros((len(plane), rank)), np.ones(rank)
+    values, vectors = np.linalg.eigh(inner)
+    values = np.maximum(values, 1e-300)
+    top = np.argsort(-np.abs(np.log(values)))[:rank]
+    basis[:, : len(top)] = plane @ vectors[:, top]
+    stretch[: len(top)] = np.sqrt(values[top])
+    return basis, stretch
 
 
 def _low_rank(before: LowRank, centred: np.ndarray, forces: np.ndarray | None) -> LowRank:
     """Scales s_i⁴ = var x_i / var ∇_i; then A # B⁻¹ in the plane where either is far from I.
 
-    Without gradients s_i² = var x_i, and A in the plane where it is far from I.
+    The plane also holds what ``before`` stretched, and A and B are shrunk toward its Σ and Σ⁻¹
+    there: strong correlations are learnt over several windows. Without gradients s_i² = var x_i,
+    and A in the plane where it is far from I.
     """
     n, dim = len(centred) / 2, centred.shape[1]
     dtype, rank = np.asarray(before.scale).dtype, before.basis.shape[1]
@@ -98,15 +113,23 @@ def _low_rank(before: LowRank, centred: np.ndarray, forces: np.ndarray | None) -
     basis, stretch = np.zeros((dim, rank)), np.ones(rank)
     if rank:
         whites = [centred / scale] if forces is None else [centred / scale, forces * scale]
-        tops = [_leading(white, n, rank) for white in whites]
+        old = np.asarray(before.basis, float)[:, np.asarray(before.stretch) != 1]
+        tops = [*(_leading(white, n, rank) for white in whites), old * (prior / scale)[:, None]]
         plane = np.linalg.qr(np.concatenate(tops, axis=1))[0]
-        inside = [_shrunk(white @ plane) for white in whites]
+        roots = before.pull((plane / scale[:, None]).T), _solved(before, (plane * scale[:, None]).T)
+        inside = [
+            _shrunk(white @ plane, root @ root.T)
+            for white, root in zip(whites, roots, strict=False)
+        ]
         middle = inside[0] if forces is None else geometric_mean(*inside)
-        values, vectors = np.linalg.eigh(middle)
-        top = np.argsort(-np.abs(np.log(values)))[:rank]
-        basis[:, : len(top)] = plane @ vectors[:, top]
-        stretch[: len(top)] = np.sqrt(values[top])
+        basis, stretch = _extreme(middle, plane, rank)
     return LowRank(scale.astype(dtype), basis.astype(dtype), stretch.astype(dtype))
+
+
+def _solved(f: LowRank, x: np.ndarray) -> np.ndarray:
+    """F⁻¹ x for each row of ``x``: float[k, d]."""
+    y, basis = x / np.asarray(f.scale, float), np.asarray(f.basis, float)
+    return np.asarray(y + ((y @ basis) * (1 / np.asarray(f.stretch, float) - 1)) @ basis.T)
 
 
 def _leading(white: np.ndarray, n: float, rank: int) -> np.ndarray:

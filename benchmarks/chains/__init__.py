@@ -1,0 +1,1 @@
+"""What a gradient costs as the number of chains grows."""
