@@ -78,8 +78,9 @@ def _cost(name: str, target: Any, warm: Any, chains: int) -> float:
     engine, keys = registry.engine(name, {}), Keys(2)
     x = np.resize(np.asarray(warm.x), (chains, target.dim))
     carry = engine.init(keys.init, target, warm.tuned, x)
-    n = max(1, min(80, 4096 // chains))
-    _, draws, stats = engine.block(keys.block(0), target, warm.tuned, carry, n)
+    # Whole chunks, so that no numbers are drawn in vain.
+    n = 16 * max(1, min(5, 256 // chains))
+    _, _, stats = engine.block(keys.block(0), target, warm.tuned, carry, n)
 
     def run() -> None:
         draws = engine.block(keys.block(0), target, warm.tuned, carry, n)[1]
