@@ -29,7 +29,8 @@ from ppcore.population import Population, reweight
 class Path(Protocol):
     """Laws γ_b for b from 0 to 1; a pytree. ``b`` is a number or a leaf, never static."""
 
-    target: Any
+    @property
+    def target(self) -> Any: ...
 
     @property
     def dim(self) -> int: ...
@@ -163,15 +164,22 @@ class DataTempering:
     At b = j/m exactly the first j data have been seen. The target must have ``parts(x)``, which
     gives (log prior, one log-likelihood term per datum: float[m]).
 
+    Each law is its own target: ``at(b).log_likelihood`` is that of the data seen so far.
+
     Source: Chopin 2002, doi:10.1093/biomet/89.3.539.
     """
 
     target: Any
-    beta: Any = 1.0
+    share: Any = 1.0
 
     @property
     def dim(self) -> int:
         return int(self.target.dim)
+
+    @property
+    def beta(self) -> float:
+        """The likelihood seen so far counts as it is."""
+        return 1.0
 
     @property
     def has_reference(self) -> bool:
@@ -182,10 +190,7 @@ class DataTempering:
         return Cumulative()
 
     def at(self, b: Any) -> DataTempering:
-        return replace(self, beta=b)
-
-    def tempered(self, beta: Any) -> DataTempering:
-        return replace(self, beta=beta)
+        return replace(self, share=b)
 
     def change(self, x: Any) -> Any:
         """Log likelihoods of the first 0 … m data; float[m + 1]."""
@@ -196,10 +201,10 @@ class DataTempering:
         return self.target.log_prior(x)
 
     def log_likelihood(self, x: Any) -> Any:
-        return self.change(x)[-1]
+        return self.gauge.seen(self.change(x), self.share)
 
     def log_density(self, x: Any) -> Any:
-        return self.log_prior(x) + self.gauge.seen(self.change(x), self.beta)
+        return self.log_prior(x) + self.log_likelihood(x)
 
     def sample_reference(self, key: Any, n: int) -> Any:
         return self.target.sample_reference(key, n)

@@ -20,6 +20,15 @@ def ppcore_engines() -> list[EngineSpec]:
             reference="Kloek & van Dijk 1978, doi:10.2307/1913641",
         ),
         EngineSpec(
+            "ais",
+            "ppcore_smc.ais:AIS",
+            contract=ProperlyWeighted(),
+            requires=("jax",),
+            needs=("gradient",),
+            summary="Annealed importance sampling on a frozen schedule; unbiased evidence.",
+            reference="Neal 2001, arXiv:physics/9803008",
+        ),
+        EngineSpec(
             "smc",
             "ppcore_smc.smc:SMC",
             contract=ProperlyWeighted(unbiased_evidence=False),

@@ -7,33 +7,43 @@ from typing import Any
 
 import numpy as np
 
+FEWEST = 4
 
-def relative_variance(root: Any, steps: int, weights: Any = None) -> float | None:
-    """Estimate of Var(Ẑ)/Z² from the first ancestors of the particles.
 
-    V = 1 − (N/(N − 1))^{T+1} (1 − Σ_r (Σ_{i: root_i = r} W_i)²), unbiased (after multiplying by
-    Ẑ²) for multinomial resampling at each of T steps; resampling with less noise makes it larger
-    than needed. None if so few first ancestors are left that it says nothing.
+def variance_estimate(root: Any, steps: int, weights: Any = None) -> float:
+    """V with E[Ẑ² V] = Var(Ẑ) for N particles resampled multinomially at each of T steps.
+
+    V = 1 − (N/(N − 1))^{T+1} (1 − Σ_r (Σ_{i: root_i = r} W_i)²): two particles without a common
+    ancestor are as good as independent. Other schemes are less noisy than V says.
 
     Parameters
     ----------
     root : int[N]
         The first ancestor of each particle.
     steps : int
-        T, how often the particles were resampled.
+        T.
     weights : float[N], optional
         W; equal by default.
 
     Source: Lee & Whiteley 2018, arXiv:1509.00394.
 
-    >>> relative_variance([0, 1, 2, 3], 0)
-    0.0
+    >>> round(variance_estimate([0, 0, 2, 3], 1), 3)
+    -0.111
     """
     root = np.asarray(root)
     n = len(root)
     w = np.full(n, 1.0 / n) if weights is None else np.asarray(weights, float)
     family = np.bincount(root, weights=w, minlength=n)
-    if n < 2 or np.count_nonzero(family) < 4:
-        return None
     growth = (steps + 1) * math.log(n / (n - 1))
-    return max(0.0, 1.0 - math.exp(growth) * (1.0 - float(np.sum(family**2))))
+    return 1.0 - math.exp(growth) * (1.0 - float(np.sum(family**2)))
+
+
+def relative_variance(root: Any, steps: int, weights: Any = None) -> float | None:
+    """Var(Ẑ)/Z² by :func:`variance_estimate`, at least 0; None with too few families to tell.
+
+    >>> relative_variance([0, 0, 0, 0], 1) is None
+    True
+    """
+    if len(np.unique(np.asarray(root))) < FEWEST:
+        return None
+    return max(0.0, variance_estimate(root, steps, weights))
