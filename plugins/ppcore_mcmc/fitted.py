@@ -27,6 +27,7 @@ from ppcore_mcmc.independence import Independence
 from ppcore_mcmc.pseudo_prior import StudentT, fitted
 
 IDLE, BRISK, MOST_THIN = 4.0, 3.0, 16
+TRAVEL = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class FittedEngine(KernelEngine):
     kernel : EllipticalSlice or Independence
     dof : int or None
         ν of the distribution that is fitted; None is a Gaussian.
-    warmup_draws : int
-        Draws per chain to fit with.
+    warmup_draws, max_warmup_draws : int
+        Draws per chain to fit with once the chains have arrived, and the most in all.
     proposal : Normalised, optional
         Used as it is, and nothing is fitted; a pytree.
 
@@ -81,12 +82,7 @@ class FittedEngine(KernelEngine):
         start = search(partial(machine.evaluate, same), rng, prior_key, target, chains)
         q = self._fit(start.x, machine)
         machine.put(q, start.x)
-        draws, refit, rounds = [], 1, -(-self.warmup_draws // CHUNK)
-        for i in range(1, rounds + 1):
-            draws.append(machine.run(q, CHUNK)["x"])
-            if i == min(refit, rounds):
-                q, refit = self._fit(_later_half(draws), machine, q), 2 * refit
-            report(Progress("warmup", i * CHUNK, rounds * CHUNK))
+        q, draws = self._learn(machine, q, start.x, report)
         x = machine.x
         if not isinstance(self.kernel, EllipticalSlice):
             machine = Chains(self, own_key, target, chains)
@@ -94,6 +90,35 @@ class FittedEngine(KernelEngine):
         tail = machine.run(q, 2 * CHUNK)["x"]
         thin = _thin(tail, _later_half(draws), self.most_thin or MOST_THIN)
         return Warm(Tuning(q, np.int32(thin)), machine.x, 0)
+
+    def _learn(
+        self, machine: Chains, q: StudentT, x: np.ndarray, report: Report
+    ) -> tuple[StudentT, list[np.ndarray]]:
+        """The distribution after rounds of draws, and those draws.
+
+        While the chains still travel (the mean of a round is ``TRAVEL`` standard deviations of q
+        from that of the round before) only the last round counts, and counting starts anew; q is
+        stretched along the way, since its ellipses reach no further than it does.
+        """
+        rounds, limit = -(-self.warmup_draws // CHUNK), -(-self.max_warmup_draws // CHUNK)
+        draws: list[np.ndarray] = []
+        done, refit, middle = 0, 1, x.mean(0)
+        while len(draws) < rounds and done < limit:
+            out = machine.run(q, CHUNK)["x"]
+            before, middle = middle, out.mean((0, 1))
+            way, done = middle - before, done + 1
+            report(Progress("warmup", done * CHUNK, (done + rounds - len(draws) - 1) * CHUNK))
+            if np.abs(q.inverse @ way).max() > TRAVEL:
+                draws, refit = [out], 1
+                flat = _later_half(draws)
+                q = self._fit(np.concatenate([flat, flat + 2 * way, flat - 2 * way]), machine)
+                continue
+            draws.append(out)
+            if len(draws) >= min(refit, rounds):
+                q, refit = self._fit(_later_half(draws), machine, q), 2 * refit
+        if len(draws) == 1:
+            q = self._fit(_later_half(draws), machine)
+        return q, draws
 
     def _with_proposal(self, key: Any, target: Any, chains: int, report: Report) -> Warm:
         draw_key, own_key = spawned(key, 2)
