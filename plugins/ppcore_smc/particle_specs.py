@@ -1,8 +1,8 @@
-"""What this plugin offers for state-space models, listed without importing it."""
+"""What this plugin offers for scans and for divided problems, listed without importing it."""
 
 from __future__ import annotations
 
-from ppcore.contract import Invariant, ProperlyWeighted
+from ppcore.contract import Biased, Invariant, ProperlyWeighted
 from ppcore.registry import EngineSpec
 
 SPECS = (
@@ -40,5 +40,40 @@ SPECS = (
         needs=("reference",),
         summary="SMC²: parameters and path of a scan, step by step along the data; evidence.",
         reference="Chopin, Jacob & Papaspiliopoulos 2013, arXiv:1101.1528",
+    ),
+    EngineSpec(
+        "amis",
+        "ppcore_smc.adaptive_importance:AMIS",
+        contract=ProperlyWeighted(),
+        requires=("jax",),
+        summary="Adaptive importance sampling: a learnt mixture of Student-t, then frozen; evidence.",
+        reference="Cornuet, Marin, Mira & Robert 2012, arXiv:0907.1254",
+    ),
+    EngineSpec(
+        "dc_smc",
+        "ppcore_smc.divide_conquer:DivideConquer",
+        contract=ProperlyWeighted(unbiased_evidence=False),
+        requires=("jax",),
+        needs=("gradient",),
+        summary="Divide-and-conquer SMC: blocks of sites annealed apart, merged along a tree.",
+        reference="Lindsten et al. 2017, arXiv:1406.4993",
+    ),
+    EngineSpec(
+        "fusion",
+        "ppcore_smc.fusion:Fusion",
+        contract=Biased(order=1, in_="time / mesh"),
+        requires=("jax",),
+        needs=("gradient",),
+        summary="Fusion: the product of shards of the data by weights of bridges; exact with a bound.",
+        reference="Dai, Pollock & Roberts 2019, arXiv:1901.00139; Chan et al. 2023",
+    ),
+    EngineSpec(
+        "consensus",
+        "ppcore_smc.consensus:Consensus",
+        contract=Biased(order=0, in_="shards"),
+        requires=("jax",),
+        needs=("gradient",),
+        summary="Consensus Monte Carlo: averages of draws of shards; exact if all are Gaussian.",
+        reference="Scott et al. 2016, doi:10.1080/17509881.2016.1142191",
     ),
 )
