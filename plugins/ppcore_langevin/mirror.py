@@ -153,7 +153,7 @@ class MirrorEngine(KernelEngine):
         one = dtype.type(1)
 
         def params(step: float) -> Mirror:
-            made: Mirror = self.parameters(end.precondition, dtype.type(step), one)
+            made: Mirror = self.parameters(machine.target, end.precondition, dtype.type(step), 1.0)
             return made._replace(level=level, weight=np.asarray(one))
 
         aim = self.schedule().target_accept or self.kernel.target_accept

@@ -55,7 +55,7 @@ class SGHMC(Stochastic):
     ('p',)
     """
 
-    friction: float = 1.0
+    friction: float = 5.0
     auxiliary: ClassVar[tuple[str, ...]] = ("p",)
     target_accept: ClassVar[float] = 0.95
 
@@ -88,7 +88,7 @@ class SGHMC(Stochastic):
 def engine(
     plate: str | None = None,
     size: int = 32,
-    friction: float = 1.0,
+    friction: float = 5.0,
     target_accept: float = 0.95,
     metric: str = "auto",
     warmup_draws: int = 320,
