@@ -46,7 +46,7 @@ SPECS = (
         "ppcore_smc.adaptive_importance:AMIS",
         contract=ProperlyWeighted(),
         requires=("jax",),
-        summary="Adaptive importance sampling: a learnt mixture of Student-t, then frozen; evidence.",
+        summary="Adaptive importance sampling from a learnt mixture of Student-t; evidence.",
         reference="Cornuet, Marin, Mira & Robert 2012, arXiv:0907.1254",
     ),
     EngineSpec(
@@ -64,7 +64,7 @@ SPECS = (
         contract=Biased(order=1, in_="time / mesh"),
         requires=("jax",),
         needs=("gradient",),
-        summary="Fusion: the product of shards of the data by weights of bridges; exact with a bound.",
+        summary="Fusion: products of shards of the data, weighed by bridges; exact with a bound.",
         reference="Dai, Pollock & Roberts 2019, arXiv:1901.00139; Chan et al. 2023",
     ),
     EngineSpec(
