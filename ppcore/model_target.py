@@ -11,7 +11,13 @@ import jax.numpy as jnp
 from ppcore.diagram import Diagram
 from ppcore.diagram.condition import condition
 from ppcore.errors import UnsupportedError
-from ppcore.semantics.log_density import layout, log_density_records, log_jacobian, unconstrain
+from ppcore.semantics.log_density import (
+    layout,
+    likelihood_terms,
+    log_density_records,
+    log_jacobian,
+    unconstrain,
+)
 from ppcore.semantics.mixed import Mixed, labels, mixed
 from ppcore.semantics.sample import simulate
 
@@ -117,6 +123,21 @@ class ModelTarget:
     def log_likelihood(self, x: Any) -> Any:
         """Log density of the evidence and of the factors; float[d] -> float[]."""
         return self._split(x)[1]
+
+    def parts(self, x: Any) -> tuple[Any, Any]:
+        """Log prior, and one log-likelihood term for each datum: (float[], float[m]).
+
+        In the order of the observed sites, or factors, and of their elements.
+
+        Raises :class:`UnsupportedError` where discrete sites that were summed out tie data.
+        """
+        if self.labels:
+            raise UnsupportedError(
+                f"The likelihood is a sum over {self.labels[0]!r}, so that data cannot be taken "
+                "in one by one. Temper it instead (by='temperature')."
+            )
+        terms = likelihood_terms(self.diagram, self.inputs, jnp.asarray(x))
+        return self.log_prior(x), terms
 
     def log_jacobian(self, x: Any) -> Any:
         """log |det ∂θ/∂x| of the constraining map; float[d] -> float[]."""

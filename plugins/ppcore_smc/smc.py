@@ -127,5 +127,15 @@ class SMC:
             ground.gradients + int(front.gradients),
             None if variance is None else variance**0.5,
             stats,
-            (*ground.notes, f"{len(rows)} temperatures."),
+            (*ground.notes, f"{len(rows)} temperatures.", *_undefined(rows)),
         )
+
+
+def _undefined(rows: list[dict[str, float]]) -> list[str]:
+    worst = int(max(row["undefined"] for row in rows))
+    if not worst:
+        return []
+    return [
+        f"The log likelihood is NaN at up to {worst} particles at once; they count as impossible. "
+        "Where that is not meant, bound the priors of what the likelihood is undefined for."
+    ]

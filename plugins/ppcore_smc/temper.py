@@ -40,6 +40,7 @@ def temper(
     """
     k_begin, k_run = spawned(key, 2)
     front = _begin(stage, k_begin, path, n)
+    _check_defined(front)
     rows: list[dict[str, float]] = []
     while float(front.beta) < 1.0:
         chosen = _choose(stage, k_run, path.gauge, front)
@@ -70,6 +71,29 @@ def _move(
     return stage.move_all(key, path, front, chosen, given)
 
 
+def undefined(front: Front) -> int:
+    """How many particles have an undefined log likelihood."""
+    parts = [np.isnan(np.asarray(leaf)).reshape(len(leaf), -1) for leaf in _leaves(front)]
+    return int(np.any(np.concatenate(parts, axis=1), axis=1).sum())
+
+
+def _leaves(front: Front) -> list[Any]:
+    return list(jax.tree.leaves(front.change))
+
+
+def _check_defined(front: Front) -> None:
+    """Raise if no particle of the reference has a log likelihood."""
+    population = front.population
+    if undefined(front) == population.size:
+        raise PopulationError(
+            f"The log likelihood is NaN at all {population.size} draws from the reference (inverse "
+            "temperature 0). Check data for NaN, and the model for an undefined likelihood.",
+            population,
+            "reference",
+            0.0,
+        )
+
+
 def _row(front: Front) -> dict[str, float]:
     return {
         "temperature": float(front.beta),
@@ -79,6 +103,7 @@ def _row(front: Front) -> dict[str, float]:
         "step_size": float(np.exp(front.log_step)),
         "jump": float(front.jump),
         "moves": float(front.moves),
+        "undefined": float(undefined(front)),
     }
 
 

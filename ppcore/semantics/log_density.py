@@ -55,6 +55,16 @@ class LogDensity(Handler):
         return {"value": value}
 
 
+class Terms(LogDensity):
+    """As :class:`LogDensity`, but observed sites and factors keep the shape of their terms."""
+
+    def observed(self, box: Box, distribution: Any, value: Any) -> Any:
+        return {"log_prob": supported_log_prob(box, distribution, value)}
+
+    def factor(self, box: Box, log_weight: Any) -> Any:
+        return {"log_prob": log_weight}
+
+
 class Jacobian(Handler):
     """Entries are unconstrained values z; records hold ``log_jacobian``."""
 
@@ -195,6 +205,20 @@ def log_density_records(diagram: Diagram, inputs: tuple[Any, ...], x: Any) -> Re
         name: {k: (v.sum() if k == "log_prob" else v) for k, v in record.items()}
         for name, record in records.items()
     }
+
+
+def likelihood_terms(diagram: Diagram, inputs: tuple[Any, ...], x: Any) -> Any:
+    """Log densities of the evidence and of factors at x: float[d], element by element; float[m]."""
+    import jax.numpy as jnp
+
+    where = layout(diagram)
+    records = interpret(diagram, inputs, Terms(), where.split(x))[1]
+    terms = [
+        jnp.ravel(record["log_prob"])
+        for name, record in records.items()
+        if "log_prob" in record and name not in where.names
+    ]
+    return jnp.concatenate([jnp.zeros(0, x.dtype), *terms])
 
 
 def log_jacobian(diagram: Diagram, inputs: tuple[Any, ...], x: Any) -> Any:
