@@ -157,4 +157,13 @@ def ppcore_engines() -> list[EngineSpec]:
             summary="HMC at many temperatures with even-odd swaps, for several modes.",
             reference="Syed et al. 2022, arXiv:1905.02939",
         ),
+        EngineSpec(
+            "mixed_hmc",
+            "ppcore_mcmc.mixed_hmc:mixed_hmc",
+            contract=Invariant(reversible=True),
+            requires=("jax",),
+            needs=("gradient", "reference"),
+            summary="Hamiltonian trajectories on which finite sites jump between pieces.",
+            reference="Zhou 2020, arXiv:1909.04852",
+        ),
     ]

@@ -13,7 +13,7 @@ from ppcore.compose.mix import Mix
 from ppcore.compose.palindrome import Palindrome
 from ppcore.compose.precondition import Affine, Precondition
 from ppcore.compose.repeat import Repeat
-from ppcore.compose.restricted import Restricted
+from ppcore.compose.restricted import Restricted, restrict
 from ppcore.compose.temper import Temper
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "Repeat",
     "Restricted",
     "Temper",
+    "restrict",
 ]
