@@ -25,6 +25,7 @@ _EXPORTS = {
     "from_diagram": "ppcore.model_kernel",
     "from_log_density": "ppcore.frontends",
     "from_numpyro": "ppcore.frontends",
+    "from_pyro": "ppcore.frontends",
     "Fit": "ppcore.fit",
     "load": "ppcore.fit",
     "Diagram": "ppcore.diagram",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from ppcore.fit import load as load
     from ppcore.frontends import from_log_density as from_log_density
     from ppcore.frontends import from_numpyro as from_numpyro
+    from ppcore.frontends import from_pyro as from_pyro
     from ppcore.hooks import hookimpl as hookimpl
     from ppcore.model_kernel import ModelKernel as ModelKernel
     from ppcore.model_kernel import from_diagram as from_diagram

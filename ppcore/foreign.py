@@ -1,6 +1,6 @@
 """Programs of other libraries, as frontends hand them over.
 
-A frontend traces a foreign program once, with JAX, as a function from its data and the values of
+A frontend traces a foreign program once as a function from its data and the values of
 its sites to the parameters of every site's distribution. Replayed on wires that function becomes a
 diagram (:mod:`ppcore.frontends`); the program's own density stands beside it, to compare with, and
 to go on with where a program cannot be read.
@@ -10,16 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ppcore.diagram import Plate
 
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of output ``index`` of the traced function in a description."""
+    """The place of output ``index`` of the traced function in a description.
+
+    ``elementwise`` parameters broadcast against each other and the site's plates, so that copies
+    the program has made of one number for that purpose may be left out.
+    """
 
     index: int
+    elementwise: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,21 +52,39 @@ class ForeignSite:
     observed: Any = None
 
 
+class Replay(Protocol):
+    """A traced function (data…, value of each sample site…) -> the values of all slots, on wires.
+
+    Inputs are handed in as they become known; an output needs only those it depends on.
+    """
+
+    def give(self, index: int, value: Any) -> None:
+        """Input ``index`` is ``value``: a wire or an array."""
+        ...
+
+    def output(self, index: int, bare: bool = False) -> Any:
+        """Output ``index``: a wire, or an array where no wire had a part in it.
+
+        ``bare``: as it was before the program broadcast it, if that came last.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Reading:
     """A program as a function of its sites.
 
     Attributes
     ----------
-    closed : jax.core.ClosedJaxpr
-        (data…, value of each sample site…) -> the values of all slots.
+    replay : callable
+        () -> a fresh :class:`Replay`.
     data : tuple of arrays
         They become inputs of the diagram.
     sites : tuple of ForeignSite
         In the program's order.
     """
 
-    closed: Any
+    replay: Callable[[], Replay]
     data: tuple[Any, ...]
     sites: tuple[ForeignSite, ...]
 
@@ -81,8 +104,10 @@ class ForeignProgram:
     reading : Reading, optional
     why : str
         Why there is no reading, as the end of "..., because".
-    compare : bool
-        Whether ``density`` keeps the same sites as a diagram would (it may sum some out itself).
+    summed : tuple of str
+        Discrete latent sites. ``density`` sums them out, unless it says it cannot.
+    needs_reading : bool
+        Whether ``density`` is without meaning because of them, so that only a diagram will do.
     """
 
     name: str
@@ -92,7 +117,8 @@ class ForeignProgram:
     observed: Mapping[str, Any] = field(default_factory=dict)
     reading: Reading | None = None
     why: str = ""
-    compare: bool = True
+    summed: tuple[str, ...] = ()
+    needs_reading: bool = False
 
 
 @dataclass(frozen=True)

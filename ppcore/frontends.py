@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +15,17 @@ from ppcore.space import natural_space
 from ppcore.target import DensityTarget
 
 
+class DensityOnlyWarning(UserWarning):
+    """A foreign program could not be read as a diagram; the reason is in the text."""
+
+
 def read(frontend: str, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``model`` of another library, through the frontend of that name."""
     loaded: Any = registry.resolve(frontend, "frontend")
-    return adopt(loaded.read(model, args, kwargs))
+    made = adopt(loaded.read(model, args, kwargs))
+    for note in getattr(made, "notes", ()):
+        warnings.warn(f"{made.name}: {note}", DensityOnlyWarning, stacklevel=3)
+    return made
 
 
 def write(frontend: str, model: Any) -> Any:
@@ -53,6 +61,26 @@ def from_numpyro(model: Any, /, *args: Any, **kwargs: Any) -> Any:
     <model coin: p | flips>
     """
     return read("numpyro", model, args, kwargs)
+
+
+def from_pyro(model: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """A Pyro model, unchanged, with the arguments it is called with.
+
+    The program's torch operations are read as NumPy's, so that it runs compiled on every engine,
+    in double precision. Where one has no name here, torch itself computes the density, with a
+    warning that says why: right, and as slow as torch is.
+
+    Raises
+    ------
+    PluginError
+        If torch or Pyro is not installed.
+    UnsupportedError
+        For ``pyro.param`` sites, subsampled plates, sites that come and go or change shape, and
+        discrete sites in a program that cannot be read.
+    ModelError
+        If it has no latent site or no finite log density.
+    """
+    return read("pyro", model, args, kwargs)
 
 
 def from_log_density(

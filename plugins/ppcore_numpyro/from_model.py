@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from ppcore import precision
 from ppcore.diagram import Plate
 from ppcore.errors import ModelError, PPCoreError, UnsupportedError
 from ppcore.foreign import ForeignProgram, ForeignSite, Reading, Slot
+from ppcore.recording.from_jaxpr import Replay
 from ppcore_numpyro.describe import describe
 from ppcore_numpyro.program import Program
 from ppcore_numpyro.target import NumPyroTarget, Place
@@ -56,7 +58,7 @@ def from_numpyro(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> F
         {n: np.asarray(s["value"]) for n, s in trace.items() if _is_data(s)},
         reading,
         why,
-        compare=not density.finite,
+        tuple(n for n, s in trace.items() if _is_label(s)),
     )
 
 
@@ -107,7 +109,7 @@ def _read(program: Program, arrays: list[np.ndarray], trace: dict[str, Any]) -> 
     values = [trace[n]["value"] for n in drawn]
     shapes += [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in values]
     closed = jax.make_jaxpr(run)(*shapes)
-    return Reading(closed, tuple(arrays), tuple(sites))
+    return Reading(partial(Replay, closed), tuple(arrays), tuple(sites))
 
 
 class _Observing(handlers.substitute):  # type: ignore[misc]
@@ -123,6 +125,11 @@ class _Observing(handlers.substitute):  # type: ignore[misc]
         value = self.give(msg)
         if value is not None:
             msg["value"] = value
+
+
+def _is_label(site: dict[str, Any]) -> bool:
+    latent = site["type"] == "sample" and not site["is_observed"]
+    return latent and bool(site["fn"].support.is_discrete)
 
 
 def _is_data(site: dict[str, Any]) -> bool:

@@ -42,9 +42,15 @@ class Replay:
         """Input ``index`` is ``value``: a wire or an array."""
         self.known[self.jaxpr.invars[index]] = value
 
-    def output(self, index: int) -> Any:
-        """Output ``index``: a wire, or an array where no wire had a part in it."""
-        return self._value(self.jaxpr.outvars[index])
+    def output(self, index: int, bare: bool = False) -> Any:
+        """Output ``index``: a wire, or an array where no wire had a part in it.
+
+        ``bare``: as it was before the program broadcast it, if that came last.
+        """
+        atom = self.jaxpr.outvars[index]
+        while bare and _is_var(atom) and _is_broadcast(self.made_by.get(atom)):
+            atom = self.made_by[atom].invars[0]
+        return self._value(atom)
 
     def _value(self, atom: Any) -> Any:
         if not _is_var(atom):
@@ -133,6 +139,14 @@ class Equation:
             arrays = [*functions, *arrays]
         found = primitive.bind(*arrays, **params)
         return list(found) if primitive.multiple_results else [found]
+
+
+def _is_broadcast(eqn: Any) -> bool:
+    """Whether an equation adds leading axes and repeats, as arithmetic would by itself."""
+    if eqn is None or eqn.primitive.name != "broadcast_in_dim":
+        return False
+    lead = len(eqn.params["shape"]) - len(eqn.params["broadcast_dimensions"])
+    return list(eqn.params["broadcast_dimensions"]) == list(range(lead, len(eqn.params["shape"])))
 
 
 def _is_var(atom: Any) -> bool:

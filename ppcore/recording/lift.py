@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -77,14 +77,8 @@ def call_lifted(box: Box, values: list[Any]) -> list[Any]:
         args, kwargs = from_template(template, values)
         result = fn(*args, **kwargs)
         return list(result) if isinstance(result, (tuple, list)) else [result]
-    import jax
 
-    dtypes = [np.dtype(jax.dtypes.canonicalize_dtype(s.dtype)) for s in box.cod]
-    values = [jax.numpy.asarray(v) for v in values]
-    entering = [np.dtype(v.dtype) for v in values]
-
-    def on_numpy(*words: Any) -> tuple[np.ndarray, ...]:
-        arrays = [_from_words(np.asarray(w), d) for w, d in zip(words, entering, strict=True)]
+    def on_numpy(*arrays: np.ndarray) -> list[np.ndarray]:
         args, kwargs = from_template(template, arrays)
         found = fn(*args, **kwargs)
         parts = [np.asarray(p) for p in (found if isinstance(found, (tuple, list)) else [found])]
@@ -93,14 +87,37 @@ def call_lifted(box: Box, values: list[Any]) -> list[Any]:
                 f"pp.lift: {getattr(fn, '__name__', fn)!r} returned {[p.shape for p in parts]}, "
                 f"but result= says {[s.shape for s in box.cod]}."
             )
-        return tuple(_to_words(p.astype(d)) for p, d in zip(parts, dtypes, strict=True))
+        return parts
+
+    return call_on_host(on_numpy, box.cod, values)
+
+
+def call_on_host(
+    fn: Callable[..., list[np.ndarray]], results: Sequence[Space], values: Sequence[Any]
+) -> list[Any]:
+    """``fn(*values)`` in plain NumPy from within a JAX program, in the precision of that program.
+
+    ``fn`` returns one array for each space of ``results``. Batched, it is called row by row.
+    """
+    import jax
+
+    dtypes = [np.dtype(jax.dtypes.canonicalize_dtype(s.dtype)) for s in results]
+    values = [jax.numpy.asarray(v) for v in values]
+    entering = [np.dtype(v.dtype) for v in values]
+
+    def on_words(*words: Any) -> tuple[np.ndarray, ...]:
+        arrays = [_from_words(np.asarray(w), d) for w, d in zip(words, entering, strict=True)]
+        parts = fn(*arrays)
+        return tuple(
+            _to_words(np.asarray(p).astype(d)) for p, d in zip(parts, dtypes, strict=True)
+        )
 
     shapes = [
         jax.ShapeDtypeStruct(s.shape + (2,) * (d.itemsize == 8), _word(d))
-        for s, d in zip(box.cod, dtypes, strict=True)
+        for s, d in zip(results, dtypes, strict=True)
     ]
     words = [_bitcast(v, _word(d)) for v, d in zip(values, entering, strict=True)]
-    found = jax.pure_callback(on_numpy, shapes, *words, vmap_method="sequential")
+    found = jax.pure_callback(on_words, shapes, *words, vmap_method="sequential")
     return [_bitcast(w, d) for w, d in zip(found, dtypes, strict=True)]
 
 
