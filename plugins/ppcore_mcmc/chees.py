@@ -21,6 +21,7 @@ from ppcore_mcmc.lockstep import (
     APART,
     CHUNK,
     DIVERGENCE,
+    WATCHED,
     Chains,
     Lockstep,
     Randomness,
@@ -186,7 +187,7 @@ class Criterion(Chains):
         self, precondition: Preconditioner, step: float, length: float, n: int
     ) -> dict[str, np.ndarray]:
         """``length`` is only an upper bound, small while the step size is not known."""
-        start = np.asarray(self.carry.x)
+        start = np.asarray(self.carry.x)[:WATCHED]
         reach = min(math.exp(self.ascent.log_length), length)
         rows = super().advance(precondition, step, reach, n)
         if reach < length:
@@ -200,7 +201,7 @@ class Criterion(Chains):
             both = np.nan_to_num(np.concatenate([x[t], row]), posinf=np.nan, neginf=np.nan)
             whole = whiten(precondition, both)
             parts = whole[: shape[0]], whole[shape[0] :], rows["momentum"][t]
-            rate = rows["acceptance_rate"][t]
+            rate = rows["acceptance_rate"][t, :WATCHED]
             self.ascent = self.ascent.update(criterion_slope(*parts, rate, float(time[t])))
 
 

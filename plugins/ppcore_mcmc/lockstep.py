@@ -26,6 +26,8 @@ APART = 100.0
 MOST_STEPS = 1024
 MOST_THIN = 8
 DIVERGENCE = 1000.0
+WATCHED = 512
+"""Chains whose draws the warm-up keeps and learns from; the others only move with them."""
 BEGINNING = 2**31 - 1
 """The stream of a key that auxiliary variables start from; chunks count up from 0."""
 
@@ -221,7 +223,7 @@ def _averaged(kept: dict[str, Any], thin: Any) -> dict[str, Any]:
 class Chains:
     """The chains of a warm-up on the device, seen from the host (an ``adapt.Machine``).
 
-    ``names``: vectors that ``advance`` returns beside x.
+    ``names``: vectors that ``advance`` returns beside x, of the first ``WATCHED`` chains.
     """
 
     names: tuple[str, ...] = ("gradient",)
@@ -276,7 +278,7 @@ class Chains:
         )
         self.rounds += used
         self.gradients += int(rows["n_gradients"].sum())
-        return rows
+        return rows | {name: rows[name][:, :WATCHED].copy() for name in ("x", *self.names)}
 
     def copy(self, source: np.ndarray) -> None:
         self.carry = type(self.carry)(*(np.asarray(leaf)[source] for leaf in self.carry))

@@ -165,7 +165,7 @@ class Folds(Chains):
         self, precondition: Preconditioner, step: float, length: float, n: int
     ) -> dict[str, np.ndarray]:
         rows = super().advance(precondition, step, length, n)
-        fold = np.arange(self.chains) % FOLDS
+        fold = np.arange(rows["x"].shape[1]) % FOLDS
         if self.chains >= 2 * FOLDS and n > 1:
             parts = [
                 (rows["x"][:, fold == k], rows["gradient"][:, fold == k]) for k in range(FOLDS)
