@@ -41,14 +41,13 @@ def framed(key: Any, target: Any) -> Frame:
 
 
 def log_normal(x: Any, mean: Any, variance: Any) -> Any:
-    """log N(x; mean, variance I): float[d] -> float[]."""
-    dim = x.shape[-1]
-    square = jnp.sum((x - mean) ** 2, axis=-1)
-    return -0.5 * (square / variance + dim * jnp.log(2.0 * jnp.pi * variance))
+    """log N(x; mean, diag variance), variance: float[] or float[d]; float[..., d] -> float[...]."""
+    variance = jnp.broadcast_to(variance, x.shape)
+    return -0.5 * jnp.sum((x - mean) ** 2 / variance + jnp.log(2.0 * jnp.pi * variance), axis=-1)
 
 
 def denoised(key: Any, frame: Frame, seen: Any, variance: Any, draws: int, steps: int) -> Any:
-    """An estimate of E[u | seen] where u ~ γ and seen ~ N(u, variance I): float[d].
+    """Points about from u | seen where u ~ γ and seen ~ N(u, variance I): float[draws, d].
 
     ``draws`` points from N(seen/(1 + v), v/(1 + v) I), exact were γ = N(0, I), are weighed,
     resampled by their weights and moved by ``steps`` Langevin steps for γ(u) N(seen; u, v I).
@@ -75,7 +74,7 @@ def denoised(key: Any, frame: Frame, seen: Any, variance: Any, draws: int, steps
         return u + drift + jnp.sqrt(2.0 * h) * random.normal(k, u.shape, dtype), None
 
     points, _ = random.scan(move, k_walk, points, None, steps)
-    return points.mean(0)
+    return points
 
 
 def weighed(x: Any, log_w: Any) -> Population:

@@ -22,6 +22,8 @@ from ppcore_langevin.populations import (
     weighed,
 )
 
+WIDER = 1.3
+
 
 @dataclass(frozen=True)
 class ReverseDiffusion(Settings):
@@ -30,8 +32,9 @@ class ReverseDiffusion(Settings):
     In the frame of the reference, u at time τ of the diffusion is e^{−τ} u(0) + √(1 − e^{−2τ}) ε.
     From u ~ N(0, I) at ``time`` each step goes back by Δ, α = e^{−Δ}, with the score
     ∇ log p_τ(u) = (e^{−τ} E[u(0) | u] − u)/(1 − e^{−2τ}): to
-    N((u + (1 − α²) ∇ log p_τ)/α, v I). The conditional mean is a Monte Carlo estimate, by
-    importance sampling and Langevin steps (no network, no training). With B the diffusion's own
+    N((u + (1 − α²) ∇ log p_τ)/α, v), v the variance of that step if u(0) were known and, widened,
+    what is not known of it. Conditional mean and variance are Monte Carlo estimates, by importance
+    sampling and Langevin steps (no network, no training). With B the diffusion's own
     kernel N(αu′, (1 − α²) I) and F the step taken,
 
     w = γ(u_K)/N(u_0; 0, I) Π B(u_k | u_{k+1})/F(u_{k+1} | u_k, ω_k).
@@ -99,12 +102,14 @@ class ReverseDiffusion(Settings):
             now, then = t
             alpha, spread = jnp.exp(then - now), -jnp.expm1(2.0 * (then - now))
             seen, noise = jnp.exp(now) * u, jnp.expm1(2.0 * now)
-            clean = denoised(k_score, frame, seen, noise, self.draws, self.walk)
+            points = denoised(k_score, frame, seen, noise, self.draws, self.walk)
+            clean = points.mean(0)
             total = -jnp.expm1(-2.0 * now)
             score = (jnp.exp(-now) * clean - u) / total
             mean = (u + spread * score) / alpha
-            middle = spread * -jnp.expm1(-2.0 * then) / total
-            variance = jnp.where(then > 0, middle, noise / (1.0 + noise))
+            known = spread * -jnp.expm1(-2.0 * then) / total
+            open_ = (jnp.exp(-then) * spread / total) ** 2 * points.var(0)
+            variance = jnp.where(then > 0, known + WIDER * open_, noise / (1.0 + noise))
             new = mean + jnp.sqrt(variance) * random.normal(k_noise, u.shape, u.dtype)
             gain = log_normal(u, alpha * new, spread) - log_normal(new, mean, variance)
             return (new, log_w + gain), None

@@ -117,7 +117,8 @@ class WalkJump(Settings):
         y = clean + jnp.sqrt(wide) * random.normal(k_start, total.shape, total.dtype)
 
         def estimated(k: Any, y: Any) -> Any:
-            return denoised(k, frame, (total + y) / t, variance / t, self.draws, 1)
+            points = denoised(k, frame, (total + y) / t, variance / t, self.draws, 1)
+            return points.mean(0)
 
         def move(k: Any, carry: Any, _: Any) -> tuple[Any, None]:
             y, here, gain = carry
