@@ -16,6 +16,7 @@ from ppcore.planner.programs import CHAINS, WALKERS, Counting, Values, evaluator
 from ppcore.planner.rewriting import Prepared
 from ppcore.report.diagnostics import diagnose
 from ppcore.rewrite import quadrature
+from ppcore.rewrite.laplace_within import LaplaceWithin, blocks
 from ppcore.rewrite.sites import told
 
 IMPORTANCE_UP_TO = 40
@@ -23,6 +24,9 @@ IMPORTANCE_UP_TO = 40
 
 TEMPERED = "smc"
 RHAT, SMALL = 1.01, 400
+NESTED = 512
+"""Draws of a round where each is an optimisation."""
+
 GAUSSIAN = ("Normal", "MultivariateNormal")
 
 
@@ -184,12 +188,59 @@ def _by_importance(
         return Choice(
             plan, evaluate=evaluate, mixture=mixture, sampled=sampled, gradients=evaluate.rows
         )
+    nested = _within(target, rng, seen.bumps, rows, passed)
+    if nested is not None:
+        plan = _plan(prepared, "laplace_within", nested[0], passed)
+        return Choice(plan, sampled=nested[1], gradients=evaluate.rows)
     if pilot.separated(evaluate, seen.bumps):
         passed.append(f"climbs ended at {modes} modes with a valley between them")
         if TEMPERED in registry.catalog().engines and target.has_reference:
             reason = f"{modes} modes, between which chains may not travel: tempered from the prior."
             return Choice(_plan(prepared, TEMPERED, reason, passed), engine=TEMPERED)
     return None
+
+
+def _within(
+    target: Any,
+    rng: np.random.Generator,
+    bumps: tuple[Any, ...],
+    rows: tuple[int, int] | None,
+    passed: list[str],
+) -> tuple[str, importance.Sampled | None] | None:
+    """The latent Gaussian block by its Laplace approximation, corrected by weights."""
+    parts_of = blocks(target) if hasattr(target, "diagram") else None
+    if parts_of is None:
+        return None
+    inner = LaplaceWithin(target, parts_of, bumps[0].mean[parts_of.inner])
+    outer = [
+        importance.Bump(
+            b.mean[parts_of.outer],
+            np.linalg.cholesky((b.factor @ b.factor.T)[np.ix_(parts_of.outer, parts_of.outer)]),
+            b.log_mass,
+        )
+        for b in bumps
+    ]
+    mixture, certificate = importance.fit(inner.marginal, rng, outer, NESTED)
+    sampled = None
+    if certificate.good and rows is not None:
+        n = rows[0] * (rows[1] + 1)
+        h = mixture.draw(rng, n)
+        x, _, level, normal = inner.propose(h, rng.standard_normal((n, len(parts_of.inner))))
+        level = np.where(np.isfinite(level), level, -np.inf)
+        log_weight = level - normal - mixture.log_density(h)
+        sampled = importance.walk(rng, x, level, log_weight, mixture, *rows)
+        certificate = sampled.certificate
+        if not agree(sampled.x):
+            passed.append(f"laplace_within: chains over its proposals disagree ({certificate})")
+            return None
+    if not certificate.good:
+        passed.append(f"laplace_within: {certificate}")
+        return None
+    size = len(parts_of.inner)
+    return (
+        f"{size} latent coordinates by Laplace approximation, corrected ({certificate}).",
+        sampled,
+    )
 
 
 def agree(x: np.ndarray) -> bool:

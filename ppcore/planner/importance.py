@@ -145,9 +145,9 @@ def log_weights(
 
 
 def fit(
-    evaluate: Evaluate, rng: np.random.Generator, bumps: Sequence[Bump]
+    evaluate: Evaluate, rng: np.random.Generator, bumps: Sequence[Bump], size: int = ADAPT
 ) -> tuple[Mixture, Certificate]:
-    """Adapt a mixture that starts as ``bumps``; with what the last round's weights say of it.
+    """Adapt a mixture that starts as ``bumps``; with what a round of ``size`` draws says of it.
 
     Stops as soon as the effective share exceeds ``ENOUGH``, or stops to grow; then more components
     are tried once.
@@ -157,11 +157,11 @@ def fit(
     wide = [Bump(b.mean, WIDE * b.factor, b.log_mass) for b in bumps]
     shares = np.concatenate([(1 - WIDE_SHARE) * share, WIDE_SHARE * share])
     mixture = Mixture((*bumps, *wide), shares)
-    best = _adapted(evaluate, rng, mixture, ADAPT)
+    best = _adapted(evaluate, rng, mixture, size)
     if HOPELESS < best[1].efficiency and not best[1].comfortable:
-        x = best[0].draw(rng, 2 * ADAPT)
+        x = best[0].draw(rng, 2 * size)
         split = _split(best[0], x, log_weights(evaluate, best[0], x)[1])
-        found = _adapted(evaluate, rng, split, 2 * ADAPT)
+        found = _adapted(evaluate, rng, split, 2 * size)
         if found[1].comfortable or found[1].efficiency > best[1].efficiency:
             best = found
     return best
@@ -234,35 +234,39 @@ def sample(
     """``chains`` independence chains of ``draws`` transitions each, every proposal used once."""
     x = mixture.draw(rng, chains * (draws + 1))
     log_density, log_weight = log_weights(evaluate, mixture, x)
-    certificate, refitted = certify(log_weight), _moved(mixture, x, log_weight)
+    return walk(rng, x, log_density, log_weight, _moved(mixture, x, log_weight), chains, draws)
+
+
+def walk(
+    rng: np.random.Generator,
+    x: np.ndarray,
+    log_density: np.ndarray,
+    log_weight: np.ndarray,
+    refitted: Mixture,
+    chains: int,
+    draws: int,
+) -> Sampled:
+    """Independence chains over proposals ``x``: float[chains · (draws + 1), d], with their weights.
+
+    Each chain starts from one proposal of all, picked by weight.
+    """
+    certificate = certify(log_weight)
     top = log_weight.max()
     w = np.exp(log_weight - top)
-    x, log_density, log_weight = (
-        v.reshape(chains, draws + 1, *v.shape[1:]) for v in (x, log_density, log_weight)
-    )
+    by_chain = log_weight.reshape(chains, draws + 1)
     log_u = np.log1p(-rng.uniform(size=(chains, draws)))
-    # Each chain starts from one of the proposals of the others, picked by weight.
-    start = rng.choice(w.size, chains, p=w / w.sum())
+    at = rng.choice(w.size, chains, p=w / w.sum())
     place = np.empty((chains, draws), int)
     rate = np.empty((chains, draws))
-    flat_weight = log_weight.reshape(-1)
-    at = start
     own = np.arange(chains) * (draws + 1)
     for i in range(draws):
-        gain = log_weight[:, i + 1] - flat_weight[at]
+        gain = by_chain[:, i + 1] - log_weight[at]
         at = np.where(log_u[:, i] < gain, own + i + 1, at)
         place[:, i] = at
         rate[:, i] = np.exp(np.minimum(gain, 0.0))
     error = math.sqrt(max(1 / certificate.efficiency - 1, 0.0) / w.size)
-    return Sampled(
-        x.reshape(-1, x.shape[-1])[place],
-        log_density.reshape(-1)[place],
-        rate,
-        refitted,
-        float(top + np.log(w.mean())),
-        error,
-        certificate,
-    )
+    log_z = float(top + np.log(w.mean()))
+    return Sampled(x[place], log_density[place], rate, refitted, log_z, error, certificate)
 
 
 def _moved(mixture: Mixture, x: np.ndarray, log_weight: np.ndarray) -> Mixture:
