@@ -6,9 +6,11 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from ppcore import contract as c
+from ppcore import registry
 from ppcore.cli import main
 from ppcore.errors import PPCoreError, SettingsError, UnsupportedError
 from ppcore.run import cache
@@ -109,9 +111,46 @@ def test_results_are_logged_with_their_e_values(tmp_path):
     assert {"log_e", "seed", "alpha", "check", "model"} <= set(rows[0])
 
 
-def test_engines_without_chains_are_refused_with_a_reason():
-    with pytest.raises(UnsupportedError, match="draws without a chain"):
-        subject_of("exact", object(), c.Density())
+def test_what_is_no_engine_is_refused_with_a_reason():
+    with pytest.raises(UnsupportedError, match="neither `warmup`, `init` and `block`, nor"):
+        subject_of("nothing", object(), c.Density())
+
+
+def test_a_solver_that_is_wrong_is_found_out():
+    """Evidence off by a constant, and draws of another law, each die of their own check."""
+    exact = registry.engine("exact")
+
+    class Wrong:
+        contract = c.Density()
+
+        def __init__(self, shift=0.0, narrow=1.0):
+            self.shift, self.narrow = shift, narrow
+
+        def solve(self, target):
+            solution, narrow = exact.solve(target), self.narrow
+
+            class Off:
+                log_evidence = solution.log_evidence + self.shift
+
+                def sample(self, key, n):
+                    drawn = solution.sample(key, n)
+                    for name, value in drawn.items():
+                        if np.issubdtype(value.dtype, np.floating):
+                            drawn[name] = value.mean(0) + narrow * (value - value.mean(0))
+                    return drawn
+
+            return Off()
+
+    for engine, check in ((Wrong(shift=1e-6), "solved"), (Wrong(narrow=0.8), "solved_draws")):
+        subject = subject_of("wrong", engine, engine.contract)
+        report = run_suite(subject, replace(QUICK, only=(check,)))
+        assert "normal" in {r.model for r in report.failures}, report
+
+
+def test_a_biased_engine_is_measured_by_its_kernel():
+    subject = subject_of("ula", registry.engine("ula"), c.Biased(order=1))
+    assert "bias_order" in {check.name for check in applicable(subject)}
+    assert float(subject.params.step_size) == subject.step
 
 
 def test_subjects_take_the_name_and_contract_of_their_engine():
@@ -146,7 +185,8 @@ class TestCertificates:
         monkeypatch.setenv(certificate.FOLDER_VARIABLE, str(tmp_path))
         report = run_suite(SMALL, replace(QUICK, only=("settings",)))
         made = issue("nuts", report, QUICK)
-        assert made.engine == "nuts" and made.code == certificate.code_hash("ppcore_mcmc")
+        assert made.engine == "nuts" and made.code == certificate.code_hash("ppcore_mcmc.nuts")
+        monkeypatch.setattr(certificate, "shipped", lambda specs: {})
         assert main(["engines"]) == 0
         listed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
         assert "passed" in listed["nuts"] and "never checked" in listed["ensemble"]
@@ -171,6 +211,7 @@ class TestCommand:
             (["check", "nuts", "--set", "max_depth"], "KEY=VALUE"),
             (["check", "nuts", "--expect", "frozn=a counter"], "Did you mean 'frozen'"),
             (["check", "nuts", "--expect", "frozen"], "CHECK=REASON"),
+            (["check", "nuts", "--ship", "--only", "frozen"], "--ship checks engines as they are"),
         ],
     )
     def test_mistakes(self, arguments, says, capsys):

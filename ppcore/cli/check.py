@@ -101,6 +101,8 @@ def _engine(arguments: argparse.Namespace, name: str) -> int:
 def _ship(arguments: argparse.Namespace) -> int:
     """Issue the certificates that a distribution ships: of the engines named, or of all whose
     certificate is missing, of other code, or not passed."""
+    import jax
+
     from ppcore import registry
     from ppcore.run import cache
     from ppcore.testing import certificate
@@ -128,6 +130,8 @@ def _ship(arguments: argparse.Namespace) -> int:
         for result in report.failures:
             print(result, flush=True)
         failed = max(failed, int(not report.ok))
+        # The programs of one engine are of no use to the next, and forty engines' fill a memory.
+        jax.clear_caches()
     if not names:
         print("Every shipped certificate is there, of this code, and passed.")
     return failed
