@@ -23,15 +23,17 @@ def search(
 
     Draws x ~ q = N(m, F Fᵀ) get the weights (γ(x)/q(x))^t with the largest t ≤ 1 that leaves an
     effective sample size of ``ESS`` N; m and F Fᵀ become their weighted moments, shrunk to those
-    before. Where t has reached 1 the draws, resampled, are where the chains begin. The first q has
-    the moments of prior draws, or is N(0, I).
+    before. While t < 1 the last move δ of m is added, F Fᵀ + δ δᵀ, so that q reaches further the
+    longer it goes one way. Where t has reached 1 the draws, resampled, are where the chains begin.
+    The first q has the moments of prior draws, or is N(0, I).
 
     A target with finite coordinates starts from its reference, see :func:`_resampled`.
 
     Raises :class:`ppcore.errors.StartError` when no log density is finite.
 
     Source: Rubinstein & Kroese 2004, doi:10.1007/978-1-4757-4321-0 (cross-entropy); Cappé et al.
-    2008, arXiv:0710.4242 (fitting a proposal to weighted draws).
+    2008, arXiv:0710.4242 (fitting a proposal to weighted draws); Hansen 2016, arXiv:1604.00772
+    (moves that add up).
     """
     dim = target.dim
     if not getattr(target, "has_gradient", True):
@@ -50,7 +52,10 @@ def search(
         power, weights = _tempered(ratio)
         powers.append(power)
         kept = x[rng.choice(n, chains, p=weights)]
+        before = mean
         mean, factor = _fitted(x, weights, factor)
+        if power < 1:
+            factor = _stretched(factor, mean - before)
         if powers[-1] == 1.0 == powers[-2]:
             break
     else:
@@ -118,6 +123,15 @@ def _tempered(ratio: np.ndarray) -> tuple[float, np.ndarray]:
         middle = 0.5 * (low + high)
         low, high = (middle, high) if 1 / (weights(middle) ** 2).sum() >= enough else (low, middle)
     return low, weights(low)
+
+
+def _stretched(factor: np.ndarray, move: np.ndarray) -> np.ndarray:
+    """A square root of F Fᵀ + δ δᵀ: F (I + u uᵀ)^½ with u = F⁻¹ δ."""
+    u = np.linalg.solve(factor, move)
+    size = u @ u
+    if size < 1e-12:
+        return factor
+    return np.asarray(factor + np.outer(factor @ u, u) * ((1 + size) ** 0.5 - 1) / size)
 
 
 def _fitted(
