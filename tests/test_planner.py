@@ -197,3 +197,37 @@ def test_importance_finds_the_normaliser_and_refuses_heavy_tails() -> None:
         return -np.log1p(x**2).sum(1) * 0.55, x
 
     assert not importance.fit(cauchy, rng, [bump])[1].good
+
+
+def test_a_latent_gaussian_block_is_approximated_and_corrected() -> None:
+    """log Z of a Poisson model with a one-dimensional effect each, against quadrature."""
+    from ppcore import precision
+    from ppcore.rewrite.laplace_within import LaplaceWithin, blocks
+
+    counts = np.array([0, 3, 8])
+
+    @pp.model
+    def effects(groups):
+        level = pp.sample("level", dist.Normal(0, 1))
+        u = pp.sample("u", dist.Normal(0, 1).expand([groups]))
+        pp.sample("n", dist.Poisson(np.exp(level + u)))
+
+    target = effects(3).observe(n=counts).target()
+    with precision.scope("float64"):
+        found = blocks(target)
+        assert found is not None and found.sites == ("u",)
+        inner = LaplaceWithin(target, found, np.zeros(3))
+        rng, h = np.random.default_rng(0), np.full((4096, 1), 0.4)
+        x, marginal, level, normal = inner.propose(h, rng.standard_normal((4096, 3)))
+    grid = np.linspace(-6, 6, 2001)
+    exact = sum(
+        np.log(np.sum(np.exp(-0.5 * grid**2 + n * (0.4 + grid) - np.exp(0.4 + grid))) * 0.006)
+        - 0.5 * np.log(2 * np.pi)
+        - np.log(float(np.prod(np.arange(1, n + 1))))
+        for n in counts
+    )
+    exact += -0.5 * 0.4**2 - 0.5 * np.log(2 * np.pi)
+    w = np.exp(level - normal - exact)
+    assert abs(w.mean() - 1) < 5 * w.std() / np.sqrt(len(w))
+    assert np.ptp(marginal) < 1e-9 and abs(marginal[0] - exact) < 0.1
+    assert (x[:, found.outer] == 0.4).all()

@@ -19,6 +19,7 @@ from ppcore.rewrite.coordinates import changed, location_scale
 from ppcore.rewrite.protocol import NotApplicable, Problem, Rewriting, rewrite
 from ppcore.rewrite.reparameterise import Reparameterise, hierarchical
 from ppcore.rewrite.simplify import Simplify
+from ppcore.rewrite.standardise import Standardise
 
 SIGMA = np.array([15.0, 10.0, 16.0, 11.0])
 Y = np.array([28.0, 8.0, -3.0, 7.0])
@@ -67,6 +68,31 @@ def test_reparameterised_densities_are_those_of_the_model(model: Any) -> None:
         done = rewrite(Problem.of(model.target()), [Reparameterise()])
         assert done.log[0][1], done.log
         same_density(model, done)
+
+
+@pp.model
+def poisson(x):
+    beta = pp.sample("beta", dist.ImproperUniform(dist.constraints.real, (), (x.shape[1],)))
+    level = pp.sample("level", dist.Normal(30.0, 0.1))
+    pp.sample("y", dist.Bernoulli(logits=x @ beta))
+    pp.sample("z", dist.Normal(level, 1.0))
+
+
+def test_standardised_densities_are_those_of_the_model() -> None:
+    x = np.array([[1.0, 100.0], [1.0, -200.0], [1.0, 50.0]])
+    model = poisson(x).observe(y=[0, 1, 1], z=29.0)
+    with precision.scope("float64"):
+        done = rewrite(Problem.of(model.target()), [Standardise()])
+        assert done.log[0][1:] == (True, "beta, level")
+        scale = done.recoveries[0].scale  # type: ignore[attr-defined]
+        size = np.sqrt(np.mean(x[:, 1] ** 2))
+        np.testing.assert_allclose(scale, [1.0, 1 / size, 0.1])
+        # A flat density has no normaliser: its constant is log |det|, which the gap then is.
+        origin, after = model.target(), target_of(done)
+        at = np.array([0.3, -0.2, 1.0])
+        gap = float(after.log_density(at) - origin.log_density(done.recover(None, at)))
+        assert gap == pytest.approx(np.log(0.1))
+        assert done.log_constant == pytest.approx(-np.log(size))
 
 
 def test_centring_follows_the_information() -> None:

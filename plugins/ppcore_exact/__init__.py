@@ -60,6 +60,31 @@ def ppcore_rewrites() -> Sequence[RewriteSpec]:
             reference="Lindley & Smith 1972, doi:10.1111/j.2517-6161.1972.tb00885.x",
         ),
         RewriteSpec(
+            "repeated_rows",
+            "ppcore.rewrite.repeated_rows:RepeatedRows",
+            order=35,
+            summary="observations with equal parameters are gathered",
+            reference="Fisher 1934, doi:10.1098/rspa.1934.0050",
+        ),
+        RewriteSpec(
+            "residuals",
+            "ppcore.rewrite.residuals:Residuals",
+            order=38,
+            summary="normal observations with one scale enter by their sum of squares",
+        ),
+        RewriteSpec(
+            "orthogonalise",
+            "ppcore.rewrite.orthogonalise:Orthogonalise",
+            order=60,
+            summary="coefficients of correlated columns get orthonormal columns",
+        ),
+        RewriteSpec(
+            "standardise",
+            "ppcore.rewrite.standardise:Standardise",
+            order=60,
+            summary="coordinates in units of priors, predictors and outcomes",
+        ),
+        RewriteSpec(
             "reparameterise",
             "ppcore.rewrite.reparameterise:Reparameterise",
             order=70,

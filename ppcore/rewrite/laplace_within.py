@@ -156,6 +156,6 @@ class LaplaceWithin:
         x[:, self.blocks.inner], x[:, self.blocks.outer] = u, h[:n]
         return x, marginal, level, normal
 
-    def marginal(self, h: np.ndarray) -> tuple[np.ndarray, None]:
-        """log γ̂ at each row of float[N, d − p]."""
-        return self.propose(h, np.zeros((len(h), len(self.blocks.inner))))[1], None
+    def marginal(self, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """log γ̂ at each row of float[N, d − p]; and zeros where evaluations have gradients."""
+        return self.propose(h, np.zeros((len(h), len(self.blocks.inner))))[1], np.zeros_like(h)
