@@ -49,7 +49,7 @@ class Quadrature:
     >>> x = np.array([-1.0, 0.0, 1.0, 2.0])
     >>> fit = line(x).observe(y=2 * x + 0.1).infer(Quadrature(), seed=0)
     >>> round(float(fit.solution.marginal("scale").mean), 3)
-    0.264
+    0.204
     """
 
     tolerance: float = 1e-6

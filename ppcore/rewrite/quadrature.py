@@ -20,6 +20,7 @@ from ppcore.errors import PPCoreError
 Evaluate = Callable[[np.ndarray], np.ndarray]
 DEPTH = {1: 34.0, 2: 34.0, 3: 25.0}  # nats below the mode at which a point no longer counts
 MOST = 600_000  # lattice points
+ROUNDS = 500  # layers that the lattice grows by
 STEPS = 2.0 ** np.arange(-10, 9)  # of the search along each axis
 AT_MOST = 3
 WORST = 1e-3  # change of log ∫ γ at the last halving above which nothing is returned
@@ -79,8 +80,8 @@ def integrate(evaluate: Evaluate, dim: int, tolerance: float = 1e-6) -> Lattice:
     the largest lattice, or its integral still moves by more than ``WORST`` there.
 
     >>> lattice = integrate(lambda x: -0.5 * (x**2).sum(-1), 1)
-    >>> round(lattice.log_z - 0.5 * np.log(2 * np.pi), 8)
-    0.0
+    >>> bool(abs(lattice.log_z - 0.5 * np.log(2 * np.pi)) < 1e-12)
+    True
     """
     if not 1 <= dim <= AT_MOST:
         raise NoQuadrature(
@@ -243,7 +244,7 @@ def _grow(
     dim = cells.shape[1]
     around = np.array([c for c in itertools.product((-1, 0, 1), repeat=dim) if any(c)])
     front, front_values = cells, values
-    while True:
+    for _ in range(ROUNDS):
         top = values.max()
         alive = front[front_values > top - DEPTH[dim]]
         if not len(alive):
@@ -252,16 +253,17 @@ def _grow(
         keys, table = _encoded(cells)
         new = near[_found(table, keys, near) < 0]
         if len(cells) + len(new) > MOST:
-            raise NoQuadrature(
-                f"After {len(cells)} points the density has not fallen off: the posterior is "
-                "improper or has very long tails. Check for flat priors that the data do not "
-                "settle, or use a sampling engine."
-            )
+            break
         if not len(new):
             return _sorted(cells, values)
         front, front_values = new, counter(centre + (h * new) @ factor.T)
         cells = np.concatenate([cells, front])
         values = np.concatenate([values, front_values])
+    raise NoQuadrature(
+        f"After {len(cells)} points the density has not fallen off: the posterior is improper or "
+        "has very long tails. Check for flat priors that the data do not settle, or use a sampling "
+        "engine."
+    )
 
 
 def _refined(
