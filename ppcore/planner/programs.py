@@ -10,7 +10,7 @@ import numpy as np
 from ppcore import registry
 from ppcore.target import value_and_gradient
 
-CHAINS, ROWS = 64, 512
+CHAINS, ROWS = 64, 128
 
 WALKERS = ("ensemble", "nuts")
 """Markov chain engines in the order of preference."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,11 @@ def identity(engine: Any, target: Any, plan: Plan, seed: int) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of what the draws depend on."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version()}
