@@ -72,10 +72,10 @@ def test_every_engine_ships_a_valid_certificate():
 
 
 def test_biased_engines_ship_their_measured_order():
-    shipped = certificate.shipped(OURS.values())
-    for name, spec in OURS.items():
-        if isinstance(spec.contract, Biased) and name in shipped:
-            made = shipped[name]
+    """Of those that walk: what the bias of a population engine shrinks with is no step size."""
+    for name, made in certificate.shipped(OURS.values()).items():
+        walks = not hasattr(registry.engine(name), "populate")
+        if isinstance(OURS[name].contract, Biased) and walks:
             assert made.order is not None or made.resolution is not None, name
 
 
