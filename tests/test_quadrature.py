@@ -84,10 +84,11 @@ def test_draws_of_the_ratio_bound_are_refined() -> None:
     assert stats.kstest(x[:, 0], "norm").pvalue > 1e-4
 
 
-@pytest.mark.parametrize("tail", (0.0, 1e-9))
-def test_what_does_not_fall_off_is_refused(tail: float) -> None:
-    with pytest.raises(NoQuadrature, match="improper|lattice"):
-        integrate(lambda x: -tail * np.abs(x[:, 0]) - 0.5 * x[:, 1] ** 2, 2)
+def test_what_does_not_fall_off_is_refused() -> None:
+    with pytest.raises(NoQuadrature, match="improper"):
+        integrate(lambda x: -0.5 * x[:, 1] ** 2, 2)
+    with pytest.raises(NoQuadrature, match="improper"):
+        integrate(lambda x: -np.log1p(np.abs(x[:, 0])), 1)
 
 
 @pp.model
@@ -103,11 +104,11 @@ def test_a_regression_by_two_integrals() -> None:
     y = 2 * x + 0.1
     fit = line(x).observe(y=y).infer("quadrature", seed=0, draws=2000)
     # The same by brute force over both parameters.
-    b, s = np.meshgrid(np.linspace(-1, 4, 801), np.exp(np.linspace(-6, 1.5, 801)), indexing="ij")
+    b, s = np.meshgrid(np.linspace(-4, 6, 801), np.exp(np.linspace(-6, 2.25, 801)), indexing="ij")
     log_p = stats.norm(0, 1).logpdf(b) + stats.halfnorm(0, 1).logpdf(s) + np.log(s)
     for xi, yi in zip(x, y, strict=True):
         log_p += stats.norm(b * xi, s).logpdf(yi)
-    step = (5 / 800) * (7.5 / 800)
+    step = (10 / 800) * (8.25 / 800)
     log_z = np.log(np.exp(log_p - log_p.max()).sum() * step) + log_p.max()
     weight = np.exp(log_p - log_z) * step
     assert abs(fit.attrs["log_evidence"] - log_z) < 1e-6

@@ -21,6 +21,7 @@ Evaluate = Callable[[np.ndarray], np.ndarray]
 DEPTH = {1: 34.0, 2: 34.0, 3: 25.0}  # nats below the mode at which a point no longer counts
 MOST = 600_000  # lattice points
 ROUNDS = 500  # layers that the lattice grows by
+WIDEST = 1e30  # scale at which a density counts as level
 STEPS = 2.0 ** np.arange(-10, 9)  # of the search along each axis
 AT_MOST = 3
 WORST = 1e-3  # change of log ∫ γ at the last halving above which nothing is returned
@@ -93,6 +94,7 @@ def integrate(evaluate: Evaluate, dim: int, tolerance: float = 1e-6) -> Lattice:
     top = max(values.max(), counter(centre[None])[0])
     others = seeds[values > top - DEPTH[dim]]
     start = np.linalg.solve(factor, (others - centre).T).T
+    start = start[np.abs(start).max(1) < _SPREAD / 4]
     spacing = 1.0
     cells = np.unique(np.concatenate([np.zeros((1, dim), int), np.rint(start).astype(int)]), axis=0)
     log_density = counter(centre + (spacing * cells) @ factor.T)
@@ -189,6 +191,8 @@ def _settle(counter: _Counter, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         gain = tried[best] - value
         if gain > 0.05:
             x, value = x + factor @ moves[best], float(tried[best])
+            if np.abs(moves[best]).max() == STEPS[-1]:
+                factor = 64.0 * factor
             continue
         fallen = (value - tried).reshape(len(steps), dim)
         half = np.abs(np.where(np.isfinite(fallen), fallen, 1e9) - 0.5)
@@ -197,6 +201,11 @@ def _settle(counter: _Counter, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         value = float(counter(x[None])[0])
         change = np.abs(np.linalg.solve(factor, turned) - np.eye(dim)).max()
         factor = turned
+        if not np.abs(factor).max() < WIDEST:
+            raise NoQuadrature(
+                "The density is level along a line: the posterior is improper. Check for flat "
+                "priors that the data do not settle."
+            )
         if change < 0.3 and moved < 0.3:
             break
     return x, factor
