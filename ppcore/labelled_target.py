@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -174,6 +175,10 @@ class LabelledTarget:
         summed, sites = self._conditional(x, site)
         value = value_at(sites[site], summed.draw(key))
         return x.at[self.site_slices[site]].set(jnp.ravel(value).astype(x.dtype))
+
+    def site_log_prob(self, x: Any, site: str) -> Callable[[Any], Any]:
+        """log p(site | all else) that :meth:`draw_site` draws from, at positions in its domain."""
+        return self._conditional(x, site)[0].log_prob  # type: ignore[no-any-return]
 
     def _conditional(self, x: Any, site: str) -> tuple[Any, dict[str, Any]]:
         found = self.given(x, free=(site,)).mixed(x[: self.base.dim])

@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ppcore_mcmc.gibbs_conjugate import LAWS, GibbsConjugate, family_of
 from ppcore_mcmc.gibbs_finite import GibbsFinite, nuts_gibbs
+from ppcore_mcmc.mixed_hmc import MixedHMC
 from scipy.stats import chi2
 
 import ppcore as pp
 from ppcore import dist, precision, random
 from ppcore.chains import KernelEngine, Tuning
-from ppcore.compose import CONTINUOUS, Blocks
+from ppcore.compose import CONTINUOUS, Blocks, Restricted
 from ppcore.errors import CompositionError, SettingsError
 from ppcore.labelled_target import LabelledTarget, blanket
 from ppcore.testing.reference.metropolis import RandomWalk
@@ -66,25 +68,28 @@ def labelled(name: str) -> LabelledTarget:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("beta", [1.0, 0.4])
-def test_the_conditional_of_a_site_is_the_normalised_density(name: str, beta: float) -> None:
+def test_the_conditional_of_a_site_is_the_normalised_density(name: str) -> None:
     site = FINITE_SITE[name]
-    with precision.scope("float64"):
-        target = labelled(name).tempered(beta)
-        x = target.simulate_joint(jax.random.key(1))[0]
+
+    def compare(target: LabelledTarget, key: Any) -> tuple[Any, Any]:
+        x = target.simulate_joint(key)[0]
         at, values = target.site_slices[site], target.domain(site)
-        summed, sites = target._conditional(x, site)
-        grid = np.stack(np.meshgrid(*[range(len(values))] * min(at.stop - at.start, 3)), -1)
-        rows = jnp.asarray(grid.reshape(-1, grid.shape[-1]))
-        rest = jnp.zeros((len(rows), at.stop - at.start - rows.shape[1]), int)
-        rows = jnp.concatenate([rows, rest], axis=1)
-        claimed = jax.vmap(summed.log_prob)(rows)
+        free = min(at.stop - at.start, 3)
+        grid = np.stack(np.meshgrid(*[range(len(values))] * free), -1).reshape(-1, free)
+        rows = jnp.concatenate(
+            [jnp.asarray(grid), jnp.zeros((len(grid), at.stop - at.start - free), int)], axis=1
+        )
         moved = jax.vmap(lambda k: x.at[at].set(jnp.asarray(values, float)[k]))(rows)
         true = jax.vmap(target.log_density)(moved)
         near = jax.vmap(lambda v: target.blanket_density(v, site))(moved)
-    assert np.ptp(claimed - true) < 1e-10
-    assert np.ptp(near - true) < 1e-10
-    assert sites[site].shape == target.spaces[site].shape
+        return jax.vmap(target.site_log_prob(x, site))(rows) - true, near - true
+
+    with precision.scope("float64"):
+        gaps = jax.jit(compare)
+        for beta in (1.0, 0.4):
+            target = labelled(name).tempered(jnp.asarray(beta))
+            for gap in gaps(target, jax.random.key(1)):
+                assert np.ptp(gap) < 1e-10
 
 
 def test_the_density_sums_to_that_of_the_summed_target() -> None:
@@ -186,3 +191,54 @@ def test_bad_input_is_named() -> None:
         nested = Blocks({CONTINUOUS: RandomWalk()})
         with pytest.raises(CompositionError, match="No block moves the site 'z'"):
             KernelEngine(nested).init(None, LabelledTarget(target), None, None)
+
+
+@pp.model
+def conjugate() -> None:
+    mu = pp.sample("mu", dist.Normal(0, 2))
+    v = pp.sample("v", dist.InverseGamma(3, 2))
+    rate = pp.sample("rate", dist.Gamma(2, 1.5))
+    p = pp.sample("p", dist.Beta(2, 3))
+    with pp.plate("i", 4):
+        pp.sample("y", dist.Normal(mu, np.sqrt(v)))
+        pp.sample("count", dist.Poisson(rate))
+        pp.sample("heads", dist.Bernoulli(p))
+
+
+def test_natural_parameters_are_those_of_the_conjugate_conditional() -> None:
+    y, count, heads = np.array([1.0, 2.0, 0.0, 0.5]), np.array([1, 3, 2, 2]), np.array([1, 0, 1, 1])
+    with precision.scope("float64"):
+        target = conjugate().observe(y=y, count=count, heads=heads).target()
+        x = target.sample_reference(jax.random.key(3), 1)[0]
+        at = {name: float(value) for name, value in target.constrain(x).items()}
+        precise = 4 / at["v"] + 0.25
+        wanted = {
+            "mu": (y.sum() / at["v"] / precise, precise),
+            "v": (5.0, 2.0 + 0.5 * ((y - at["mu"]) ** 2).sum()),
+            "rate": (10.0, 5.5),
+            "p": (5.0, 4.0),
+        }
+        for site, truth in wanted.items():
+            where = target.site_slices[site]
+            own = Restricted(target, x, (site,), tuple(range(where.start, where.stop)))
+            found = LAWS[family_of(target, site)].natural(own, x[where])
+            assert np.allclose(np.ravel(found), truth, rtol=1e-9), site
+
+
+@pp.model
+def heavy() -> None:
+    mu = pp.sample("mu", dist.Normal(0, 2))
+    pp.sample("y", dist.StudentT(3.0, mu, 1.0))
+
+
+def test_a_site_that_is_not_conjugate_is_named() -> None:
+    with precision.scope("float64"):
+        target = heavy().observe(y=1.0).target()
+        with pytest.raises(CompositionError, match="'mu' given all else is not of its prior's"):
+            KernelEngine(GibbsConjugate()).init(None, target, None, None)
+        target = MODELS["change_point"]().target()
+        with pytest.raises(CompositionError, match="'before' has the prior LogNormal"):
+            KernelEngine(GibbsConjugate()).init(None, target, None, None)
+        with pytest.raises(CompositionError, match="every site of this model is finite"):
+            finite = LabelledTarget(sprinkler().observe(wet=[1.5, 0.2]).target())
+            KernelEngine(MixedHMC()).init(None, finite, None, None)
