@@ -10,7 +10,10 @@ import numpy as np
 from ppcore import registry
 from ppcore.target import value_and_gradient
 
-CHAINS, ROWS = 64, 128
+CHAINS = 64
+ROWS = {1: 128}
+MOST_ROWS = 1024
+"""Rows at a time, by coordinates: a lattice in more than one asks for many."""
 
 WALKERS = ("ensemble", "nuts")
 """Markov chain engines in the order of preference."""
@@ -37,14 +40,14 @@ def evaluator(target: Any) -> Any:
 
 
 class Values:
-    """log γ, ``ROWS`` rows at a time."""
+    """log γ, so many rows at a time that one program serves all numbers of them."""
 
     def __init__(self, target: Any) -> None:
-        self.target = target
+        self.target, self.rows = target, ROWS.get(target.dim, MOST_ROWS)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % ROWS, axis=0)])
-        parts = padded.reshape(-1, ROWS, x.shape[1]).astype(np.result_type(float))
+        padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % self.rows, axis=0)])
+        parts = padded.reshape(-1, self.rows, x.shape[1]).astype(np.result_type(float))
         made = [_log_density()(self.target, part) for part in parts]
         return np.concatenate([np.asarray(m) for m in made])[: len(x)]
 
