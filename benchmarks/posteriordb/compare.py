@@ -136,8 +136,10 @@ def _run(
             timeout=options.timeout,
         )
     except subprocess.TimeoutExpired:
-        return {"error": f"not finished after {options.timeout:g} s"}
-    if not out.exists():
+        if not out.exists():
+            return {"error": f"not finished after {options.timeout:g} s"}
+        done = None
+    if done is not None and not out.exists():
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         return {"error": f"the process ended with status {done.returncode}: {last[0]}"}
     return json.loads(out.read_text())  # type: ignore[no-any-return]

@@ -36,8 +36,9 @@ LEGEND = (
     f"s to {TARGET}: seconds from the start of a fresh process, imports and compilation included, "
     f"until the smallest bulk ESS over parameters and their squares reaches {TARGET} (drawing "
     "scaled from the ESS of the whole run; the rest is paid once).",
-    "fresh s, second s: the first run in a fresh process, and the next one, nothing compiled. "
-    "ESS/s: ESS over second s. gradients: while drawing, all chains.",
+    "fresh s, second s: the first run in a fresh process, and the next one of the same model with "
+    "another seed, nothing compiled or rewritten. ESS/s: ESS over second s. gradients: while "
+    "drawing, all chains.",
     "gap/sd: max |mean − reference| / reference sd, squares included; z: the same in Monte Carlo "
     "standard errors of both. gate: R-hat < 1.01 and z within 3 standard errors (Šidák's bound for "
     "as many means). cache: cold is an empty folder for each cell, the same settings for all.",
