@@ -44,6 +44,8 @@ def measure(name: str, case: Case, seeds: int, folder: Path | None) -> str | Non
             flush=True,
         )
     mean, sd = float(np.mean(found)), float(np.std(found, ddof=1)) if seeds > 1 else np.nan
+    known = [e for e in own if np.isfinite(e)]
+    own_error = float(np.mean(known)) if known else np.nan
     error, standard = mean - case.truth, sd / seeds**0.5
     met = abs(error) <= 2 * standard + 1e-9
     if case.goal is not None:
@@ -52,7 +54,7 @@ def measure(name: str, case: Case, seeds: int, folder: Path | None) -> str | Non
     goal = "within 2 s.e." if case.goal is None else f"≤ {case.goal:g}"
     return (
         f"| {name} | {case.truth:g} | {mean:.4f} | {sd:.4f} | {standard:.4f} | {error:+.4f} | "
-        f"{np.nanmean(own):.4f} | {int(np.mean(gradients)):,} | {np.mean(temperatures):.0f} | "
+        f"{own_error:.4f} | {int(np.mean(gradients)):,} | {np.mean(temperatures):.0f} | "
         f"{np.median(seconds):.1f} | {goal}: {'met' if met else 'missed'} |"
     )
 

@@ -57,9 +57,13 @@ CASES = {
     "many_well": Case(_gaussian(synthetic.many_well, 32, 2.0), 164.69568),
     "mw5": Case(_gaussian(synthetic.mw5, 5, 2.0), -0.54106),
     "banana": Case(_gaussian(synthetic.banana, 2, 10.0), 0.0),
-    "brownian": Case(with_data.brownian, 1.18775, 0.05, "brownian.csv"),
-    "sonar": Case(with_data.regression, -108.39, 0.05, "sonar.csv"),
-    "ionosphere": Case(with_data.regression, -111.61, 0.05, "ionosphere.csv"),
-    "seeds": Case(with_data.seeds, -73.41, 0.05, "seeds.csv"),
-    "lgcp": Case(with_data.lgcp, 501.6, 0.3, "finpines.csv", 256, {"reference": "laplace"}),
+    "brownian": Case(with_data.brownian, 1.18775, 0.05, "brownian.csv", 4096, {"most": 6}),
+    "sonar": Case(with_data.regression, -108.39, 0.05, "sonar.csv", 4096, {"reference": "laplace"}),
+    "ionosphere": Case(
+        with_data.regression, -111.61, 0.05, "ionosphere.csv", 4096, {"reference": "laplace"}
+    ),
+    "seeds": Case(with_data.seeds, -73.41, 0.05, "seeds.csv", 4096, {"most": 4, "length": 0.5}),
+    "lgcp": Case(
+        with_data.lgcp, 501.6, 0.3, "finpines.csv", 256, {"reference": "laplace", "enough": 0.9}
+    ),
 }
