@@ -8,15 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal as mvn
-
-import ppcore as pp
-from ppcore import dist, precision, random, registry
-from ppcore.errors import SettingsError, UnsupportedError
-from ppcore.target import DensityTarget
-from ppcore.testing.certify import subject_of
-from ppcore.testing.suite import Plan, run_suite
-from ppcore.tuning.preconditioner import Dense, LowRank
 from ppcore_langevin.ghmc import GHMC
 from ppcore_langevin.hit_and_run import HitAndRun
 from ppcore_langevin.in_and_out import InAndOut
@@ -33,6 +24,15 @@ from ppcore_langevin.sgld import SGLD
 from ppcore_langevin.svgd import SVGD
 from ppcore_langevin.ula import ULA
 from ppcore_langevin.walk_jump import WalkJump
+from scipy.stats import multivariate_normal as mvn
+
+import ppcore as pp
+from ppcore import dist, precision, random, registry
+from ppcore.errors import SettingsError, UnsupportedError
+from ppcore.target import DensityTarget
+from ppcore.testing.certify import subject_of
+from ppcore.testing.suite import Plan, run_suite
+from ppcore.tuning.preconditioner import Dense, LowRank
 
 FACTOR = np.array([[0.9, 0.0, 0.0], [0.3, 0.7, 0.0], [-0.2, 0.4, 1.1]])
 NAMES = (
