@@ -105,7 +105,7 @@ class AMIS:
         :class:`ppcore.errors.PopulationError` if all weights vanish.
         """
         k_reference, k_run = spawned(key, 2)
-        spent, notes = 0, ()
+        spent, notes = 0, tuple[str, ...]()
         if self.reference == "laplace" or (self.reference == "auto" and not target.has_reference):
             found = approach(k_reference, target)
             target, spent, notes = found.target, found.gradients, found.notes

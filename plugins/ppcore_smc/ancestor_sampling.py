@@ -83,7 +83,7 @@ def pinned_filter(
         carry, root = jax.tree.map(lambda a: a[index], (cloud.carry, cloud.root))
         head = jax.tree.map(lambda a: a[0], (carry, root))
         tail = jax.tree.map(lambda a: a[1:], (carry, root))
-        kept, log_kept = proposal.weigh(ground, *head, element, values)
+        kept, log_kept = proposal.weigh(ground, head[0], head[1], element, values)
         free, log_free = random.each(
             lambda kk, c, r: proposal.draw(kk, ground, c, r, element), k_move, *tail
         )

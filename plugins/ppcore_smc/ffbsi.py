@@ -90,7 +90,8 @@ def backward_paths(key: Any, filtered: Filtered, m: int, log_bound: float | None
     begun = (paths, last, jnp.asarray(False))
     (paths, index, broken), _ = random.scan(back, k_back, begun, backwards, length)
     before = {s: filtered.start.values[s][index] for s in filtered.start.values}
-    return {**before, **paths}, broken
+    found: Values = {**before, **paths}
+    return found, broken
 
 
 def _size(filtered: Filtered) -> int:

@@ -182,7 +182,7 @@ def _learn(how: Unlearned, key: Any, space: StateSpace) -> Experts:
 
     def sweep(state: Any, now: Any) -> tuple[Any, None]:
         kk, done = now
-        experts, moments = _sweep(kk, space, how, *state, done * space.length)
+        experts, moments = _sweep(kk, space, how, state[0], state[1], done * space.length)
         return (experts, moments), None
 
     keys = jax.random.split(k_rest, how.sweeps)

@@ -11,7 +11,6 @@ from ppcore.stages.resampling import check_scheme
 from ppcore.state_space import state_space
 from ppcore_smc.auxiliary_filter import Auxiliary
 from ppcore_smc.bootstrap_filter import Bootstrap
-from ppcore_smc.filtering import Proposal
 from ppcore_smc.guided_filter import Guided, check_guidable
 from ppcore_smc.learned_proposal import Unlearned
 from ppcore_smc.smoothing import FilterSettings, ParticleSolution
@@ -109,8 +108,8 @@ class ParticleFilter:
         return ParticleSolution("particle_filter", space, made, settings)
 
 
-def proposal_of(name: str, space: Any) -> Proposal:
-    """The proposal of that name, if the model allows it."""
+def proposal_of(name: str, space: Any) -> Any:
+    """The proposal of that name (or how to learn it), if the model allows it."""
     if name == "bootstrap":
         return Bootstrap()
     check_guidable(space)

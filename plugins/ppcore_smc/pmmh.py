@@ -28,7 +28,7 @@ from ppcore_smc.guided_filter import Guided
 from ppcore_smc.parameters import Split, estimate, split_target
 from ppcore_smc.theta_walk import ThetaWalk, check_choice
 
-PROPOSALS = {"bootstrap": Bootstrap(), "guided": Guided()}
+PROPOSALS: dict[str, Any] = {"bootstrap": Bootstrap(), "guided": Guided()}
 
 
 class PMMHState(NamedTuple):

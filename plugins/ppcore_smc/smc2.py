@@ -25,7 +25,7 @@ from ppcore.contract import Contract, ProperlyWeighted
 from ppcore.errors import ModelError, PopulationError, UnsupportedError, did_you_mean
 from ppcore.settings import check_between, check_count
 from ppcore.stages.resampling import systematic
-from ppcore_smc.filtering import Cloud, advance
+from ppcore_smc.filtering import Cloud, Proposal, advance
 from ppcore_smc.ground import Ground, begin, normalised
 from ppcore_smc.parameters import Split, split_target
 from ppcore_smc.pmmh import PROPOSALS
@@ -263,7 +263,8 @@ def _filter_from(engine: SMC2, split: Split, key: Any, u: Any) -> Swarm:
 
 def _step(engine: SMC2, key: Any, ground: Ground, cloud: Cloud, t: Any) -> Any:
     element = jax.tree.map(lambda a: a[t], ground.elements)
-    return advance(key, ground, cloud, element, PROPOSALS[engine.proposal], "systematic", 0.5)
+    proposal: Proposal = PROPOSALS[engine.proposal]
+    return advance(key, ground, cloud, element, proposal, "systematic", 0.5)
 
 
 def _walked(engine: SMC2, key: Any, one: Swarm, first: Any, last: Any) -> Swarm:

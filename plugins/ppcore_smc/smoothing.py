@@ -252,13 +252,12 @@ def _paths(settings: FilterSettings, each: int, key: Any, runs: Filtered) -> tup
             paths, broken = backward_paths(k, filtered, each, settings.log_bound)
         else:
             last = jax.random.categorical(k, filtered.last.log_weight, shape=(each,))
-            first, values = jax.vmap(lambda i: traced(filtered, i))(last)
-            before = {s: v[first] for s, v in filtered.start.values.items()}
-            paths, broken = {**before, **values}, jnp.asarray(False)
-        inside = {
-            s: jax.vmap(space.turned)(v) if s in space.plan.states else v for s, v in paths.items()
-        }
-        return inside, broken
+            first, inside = jax.vmap(lambda i: traced(filtered, i))(last)
+            before = {site: v[first] for site, v in filtered.start.values.items()}
+            paths, broken = {**before, **inside}, jnp.asarray(False)
+        states = space.plan.states
+        found = {n: jax.vmap(space.turned)(v) if n in states else v for n, v in paths.items()}
+        return found, broken
 
     paths, broken = jax.lax.map(one, (jax.random.split(k_paths, settings.runs), slots))
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), paths), broken

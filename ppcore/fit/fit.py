@@ -185,17 +185,9 @@ class Fit:
         model : Model or Target, optional
             For a fit that was loaded, or made from a plain density.
 
-        Returns
-        -------
-        Estimate
-            ``value``, ``mcse``, ``method`` and ``variance_reduction``, each of f's shape.
-
-        Raises
-        ------
-        SettingsError
-            An unknown method or site, or an f that is not finite at every draw.
-        UnsupportedError
-            The method cannot be used on this fit; the message says which can.
+        Returns an Estimate with ``value``, ``mcse``, ``method`` and ``variance_reduction``, of f's
+        shape. Raises :class:`~ppcore.errors.SettingsError` for an unknown method or site, or an f
+        that is not finite, and :class:`~ppcore.errors.UnsupportedError` where a method is no use.
 
         >>> import ppcore as pp
         >>> from ppcore import dist
