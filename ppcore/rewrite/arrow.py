@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-CHUNK = 1 << 10  # rows reduced at a time: they fit a cache, and no thread is started for them
+CHUNK = 1 << 13  # numbers reduced at a time: they fit a cache, and no thread is started for them
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ def _eliminate(work: np.ndarray, i: int, index: np.ndarray, groups: int) -> np.n
 def _triangle(n: int, dense: Callable[[slice], np.ndarray], columns: int) -> np.ndarray:
     """The triangle of a QR decomposition, chunk by chunk; float[columns, columns]."""
     r = np.zeros((columns, columns))
-    step = max(CHUNK, 8 * columns)
+    step = max(CHUNK // columns, 4 * columns)
     for start in range(0, n, step):
         rows = np.concatenate([r, dense(slice(start, min(start + step, n)))])
         r = np.asarray(np.linalg.qr(rows, mode="r"))

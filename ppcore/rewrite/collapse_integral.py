@@ -150,10 +150,15 @@ def _whitened(found: Found, sites: Sites) -> tuple[tuple[Family, ...], Rows, Any
             -1,
         )
         m = own.shape[1]
-        factor = cholesky(jnp.eye(m) + jnp.einsum("jmk,jnk->jmn", own, own))
-        diagonal = jnp.diagonal(factor, axis1=-2, axis2=-1)
+        if m == 1:  # written out: most hierarchies have one row a group, and compile faster so
+            spread = jnp.sqrt(1.0 + jnp.sum(own**2, -1))
+            factor, diagonal = spread[..., None], spread
+            white, turned = offset / spread, columns / spread
+        else:
+            factor = cholesky(jnp.eye(m) + jnp.einsum("jmk,jnk->jmn", own, own))
+            diagonal = jnp.diagonal(factor, axis1=-2, axis2=-1)
+            white, turned = forward(factor, offset), forward(factor, columns)
         log_weight = log_weight - jnp.sum(jnp.log(diagonal))
-        white, turned = forward(factor, offset), forward(factor, columns)
         shared.append(Rows(white.reshape(-1), turned.reshape(p, -1), {}))
         families.append(Family(tuple(names), own, offset, columns, factor))
     empty = [jnp.zeros(0)]
@@ -192,12 +197,10 @@ def forward(factor: Any, rhs: Any) -> Any:
 
 def gaussian_parts(matrix: Any, rhs: Any) -> tuple[Any, Any]:
     """½ rhsᵀ G⁻¹ rhs and ½ log |G| for a positive definite G: float[k, k]."""
-    if matrix.shape[-1] > UNROLLED:
+    if matrix.shape[-1] > 1:
         return _parts(matrix, rhs)  # type: ignore[no-any-return]
-    lower = cholesky(matrix)
-    white = forward(lower, rhs)
-    log_det = jnp.sum(jnp.log(jnp.diagonal(lower, axis1=-2, axis2=-1)))
-    return 0.5 * jnp.sum(white**2), log_det
+    square = 0.5 * jnp.sum(rhs[:, None] ** 2 / matrix)
+    return square, 0.5 * jnp.sum(jnp.log(matrix))
 
 
 @jax.custom_jvp
