@@ -118,9 +118,10 @@ class SMC:
         ground = grounded(self.reference, k_reference, target)
         path = stage.path(Tempering(ground.target))
         front, rows = temper(stage, k_run, path, n, ground.preconditioner, report)
+        noisy = int(front.count) if self.scheme == "multinomial" else 0
         variance = None
         if self.waste_free == 1:
-            variance = relative_variance(front.root, int(front.count))
+            variance = relative_variance(front.root, noisy)
         stats = {name: np.array([row[name] for row in rows]) for name in rows[0]}
         return Populated(
             front.population,

@@ -14,7 +14,9 @@ def variance_estimate(root: Any, steps: int, weights: Any = None) -> float:
     """V with E[Ẑ² V] = Var(Ẑ) for N particles resampled multinomially at each of T steps.
 
     V = 1 − (N/(N − 1))^{T+1} (1 − Σ_r (Σ_{i: root_i = r} W_i)²): two particles without a common
-    ancestor are as good as independent. Other schemes are less noisy than V says.
+    ancestor are as good as independent. Each multinomial step adds 1/N to the sum, which the
+    factor takes away; systematic resampling and its like add next to nothing, so that T = 0 is
+    the closer approximation for them (not an unbiased one).
 
     Parameters
     ----------
@@ -39,11 +41,12 @@ def variance_estimate(root: Any, steps: int, weights: Any = None) -> float:
 
 
 def relative_variance(root: Any, steps: int, weights: Any = None) -> float | None:
-    """Var(Ẑ)/Z² by :func:`variance_estimate`, at least 0; None with too few families to tell.
+    """Var(Ẑ)/Z² by :func:`variance_estimate`; None with too few families, or not above 0.
 
     >>> relative_variance([0, 0, 0, 0], 1) is None
     True
     """
     if len(np.unique(np.asarray(root))) < FEWEST:
         return None
-    return max(0.0, variance_estimate(root, steps, weights))
+    found = variance_estimate(root, steps, weights)
+    return found if found > 0 else None
