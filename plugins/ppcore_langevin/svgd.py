@@ -39,8 +39,8 @@ class SVGD(Settings):
 
     so that E[w f(T(u))] = ∫ f γ: properly weighted, with E[Ẑ] = Z, however few the leaders and
     steps. ε_k is at most ``step_size`` and at most ½/L_k, L_k a bound on the Lipschitz constant of
-    φ_k, so that every T_k is a bijection: L_k = max_j (|∇ log γ(a_j)| e^{−½}/ℓ + 1/ℓ²), ℓ the
-    root mean square distance of leaders over √(2 log(m + 1)).
+    φ_k, so that every T_k is a bijection: L_k = G e^{−½}/ℓ + 1/ℓ², G the mean of |∇ log γ(a_j)|, to
+    which longer gradients are cut, ℓ the root mean square distance of leaders over √(2 log(m + 1)).
 
     All of it happens in unconstrained coordinates. For sites on (0, ∞) and (0, 1) these are the
     dual coordinates of the entropic mirror map, and this is SVGD in the mirrored space; on a
@@ -68,7 +68,7 @@ class SVGD(Settings):
     """
 
     leaders: int = 32
-    steps: int = 60
+    steps: int = 200
     step_size: float = 1.0
     contract: ClassVar[Contract] = ProperlyWeighted()
 
@@ -107,7 +107,9 @@ class SVGD(Settings):
             slopes = jnp.where(jnp.isfinite(slopes), slopes, 0.0)
             apart = jnp.sqrt(2.0 * jnp.sum(jnp.var(lead, axis=0)))
             width = jnp.maximum(apart, 1e-6) / jnp.sqrt(2.0 * jnp.log(self.leaders + 1.0))
-            steep = jnp.max(jnp.linalg.norm(slopes, axis=-1))
+            lengths = jnp.linalg.norm(slopes, axis=-1)
+            steep = jnp.mean(lengths) + 1e-300
+            slopes = slopes * jnp.minimum(1.0, steep / jnp.maximum(lengths, 1e-300))[:, None]
             limit = jnp.exp(-0.5) * steep / width + 1.0 / width**2
             step = jnp.minimum(self.step_size, CONTRACTION / limit)
 
