@@ -50,8 +50,12 @@ class Recovered:
     def of(cls, prepared: Prepared) -> Recovered:
         """For all rewrites of ``prepared``."""
         recoveries = prepared.rewriting.recoveries
-        sizes = tuple(getattr(back, "noise_size", None) for back in recoveries)
-        return cls(prepared.origin, recoveries, prepared.target.dim, sizes)
+        sizes = []
+        x: Any = jax.ShapeDtypeStruct((prepared.target.dim,), np.dtype(float))
+        for back in reversed(recoveries):
+            size, x = _noise(back, x)
+            sizes.append(size)
+        return cls(prepared.origin, recoveries, prepared.target.dim, tuple(reversed(sizes)))
 
     @property
     def width(self) -> int:
@@ -83,7 +87,9 @@ class Recovered:
         pairs = list(zip(self.recoveries, self.sizes, strict=True))
         for i, (back, size) in enumerate(reversed(pairs)):
             if size is None:
-                x = back(None if key is None else jax.random.fold_in(key, i), x)
+                x = back(jax.random.fold_in(key, i), x)
+            elif not hasattr(back, "noise_size"):
+                x = back(None, x)
             else:
                 x, rest = back.given(x, rest[:size]), rest[size:]
         return x
@@ -96,3 +102,15 @@ class Recovered:
         """The same where a recovery, or a discrete site, is drawn with a key."""
         back, labels = jax.random.split(key)
         return self.origin.complete(labels, self._back(back, row))  # type: ignore[no-any-return]
+
+
+def _noise(back: Any, x: Any) -> tuple[int | None, Any]:
+    """How many normals a recovery takes, None if it draws with a key; and what it returns for x."""
+    if hasattr(back, "noise_size"):
+        size = int(back.noise_size)
+        return size, jax.eval_shape(back.given, x, jax.ShapeDtypeStruct((size,), x.dtype))
+    try:
+        return 0, jax.eval_shape(lambda v: back(None, v), x)
+    except Exception:
+        # It asks the key for something, so it needs one.
+        return None, jax.eval_shape(lambda v: back(jax.random.key(0), v), x)
