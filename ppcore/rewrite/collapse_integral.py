@@ -199,8 +199,8 @@ def gaussian_parts(matrix: Any, rhs: Any) -> tuple[Any, Any]:
     """½ rhsᵀ G⁻¹ rhs and ½ log |G| for a positive definite G: float[k, k]."""
     if matrix.shape[-1] > 1:
         return _parts(matrix, rhs)  # type: ignore[no-any-return]
-    square = 0.5 * jnp.sum(rhs[:, None] ** 2 / matrix)
-    return square, 0.5 * jnp.sum(jnp.log(matrix))
+    root = jnp.sqrt(matrix)
+    return 0.5 * jnp.sum((rhs / root) ** 2), jnp.sum(jnp.log(root))
 
 
 @jax.custom_jvp

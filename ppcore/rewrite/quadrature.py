@@ -150,7 +150,7 @@ def draw(evaluate: Evaluate, lattice: Lattice, rng: np.random.Generator, n: int)
 
 
 class _Counter:
-    """The log density, −∞ where it is not a number, and how often it was evaluated."""
+    """The log density, −∞ where it overflows, and how often it was evaluated."""
 
     def __init__(self, evaluate: Evaluate):
         self.evaluate, self.n = evaluate, 0
@@ -158,7 +158,7 @@ class _Counter:
     def __call__(self, x: np.ndarray) -> np.ndarray:
         self.n += len(x)
         value = np.asarray(self.evaluate(x), float)
-        return np.where(np.isnan(value), -np.inf, value)
+        return np.where(np.isnan(value) | (value == np.inf), -np.inf, value)
 
 
 def _scan(counter: _Counter, dim: int) -> tuple[np.ndarray, np.ndarray]:
