@@ -28,8 +28,10 @@ from ppcore_smc.filtering import Cloud, Filtered
 ROUNDS = 16
 
 
-def backward_paths(key: Any, filtered: Filtered, m: int, log_bound: float | None = None) -> Values:
-    """``m`` paths {site: [m, ...]}, stacked sites in the walk's order; traceable.
+def backward_paths(
+    key: Any, filtered: Filtered, m: int, log_bound: float | None = None
+) -> tuple[Values, Any]:
+    """``m`` paths {site: [m, ...]}, stacked sites in the walk's order, and whether a bound broke.
 
     Parameters
     ----------

@@ -248,14 +248,15 @@ def _paths(settings: FilterSettings, each: int, key: Any, runs: Filtered) -> tup
         k, run = slot
         filtered = jax.tree.map(lambda a: a[run], runs)
         space = filtered.start.ground.space
+        broken = jnp.asarray(False)
         if settings.backward:
             paths, broken = backward_paths(k, filtered, each, settings.log_bound)
         else:
             last = jax.random.categorical(k, filtered.last.log_weight, shape=(each,))
             first, inside = jax.vmap(lambda i: traced(filtered, i))(last)
             before = {site: v[first] for site, v in filtered.start.values.items()}
-            paths, broken = {**before, **inside}, jnp.asarray(False)
-        states = space.plan.states
+            paths = {**before, **inside}
+        states = set(space.plan.states)
         found = {n: jax.vmap(space.turned)(v) if n in states else v for n, v in paths.items()}
         return found, broken
 
