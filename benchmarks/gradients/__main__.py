@@ -36,9 +36,9 @@ LEGEND = (
     f"Gradients of one chain until the worst coordinate's b² < {GOAL:g}, median over the chains.",
     "b² = (mean of x² so far - E[x²])² / Var[x²]. Cells: sampling + tuning = total; tuning is the",
     "warm-up's gradients of all chains, divided by their number. `> n`: not reached with n.",
-    "Published (tuning excluded): arXiv:2503.01707; its Gaussian also has a condition number of",
-    "100, and its German credit is the real data set where `credit` is a synthetic one of the same",
-    "shape. mclmc is biased: it may never reach the goal.",
+    "Published (tuning excluded): arXiv:2503.01707. Targets of one name need not be identical:",
+    "`gaussian` here has a condition number of 100, and `credit` is a synthetic data set of the",
+    "shape of German credit. mclmc is biased: it may never reach the goal.",
 )
 PACKAGES = ("ppcore", "jax", "jaxlib", "numpy")
 
