@@ -32,7 +32,7 @@ class Case:
     truth: float
     goal: float | None = None
     file: str = ""
-    particles: int = 2048
+    particles: int = 8192
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def target(self, folder: Path | None) -> Any:
@@ -54,7 +54,7 @@ CASES = {
     "gmm40-2": Case(
         _gaussian(synthetic.mixture, 2, 25.0, centres=synthetic.centres40(), sd=1.0), 0.0
     ),
-    "many_well": Case(_gaussian(synthetic.many_well, 32, 2.0), 164.69568),
+    "many_well": Case(_gaussian(synthetic.many_well, 32, 2.0), 164.69568, particles=2048),
     "mw5": Case(_gaussian(synthetic.mw5, 5, 2.0), -0.54106),
     "banana": Case(_gaussian(synthetic.banana, 2, 10.0), 0.0),
     "brownian": Case(with_data.brownian, 1.18775, 0.05, "brownian.csv", 4096, {"most": 6}),
