@@ -30,7 +30,6 @@ LAYERS = (
     (
         "evidence",
         "fit",
-        "report",
         "estimators",
         "declare",
         "operations",
