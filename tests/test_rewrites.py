@@ -77,6 +77,23 @@ def line_posterior(n: int, p: int) -> Any:
 
 
 @pp.model
+def table(rows, columns):
+    mu = pp.sample("mu", dist.Normal(0, 1))
+    sigma = pp.sample("sigma", dist.HalfNormal(1))
+    tau = pp.sample("tau", dist.HalfNormal(1))
+    with pp.plate("row", rows, axis=-2):
+        a = pp.sample("a", dist.Normal(mu, tau))
+    with pp.plate("column", columns, axis=-1):
+        b = pp.sample("b", dist.Normal(0, tau))
+    with pp.plate("row", rows, axis=-2), pp.plate("column", columns, axis=-1):
+        pp.sample("y", dist.Normal(a + b, sigma))
+
+
+def table_posterior() -> Any:
+    return table(7, 9).observe(y=RNG.normal(size=(7, 9)))
+
+
+@pp.model
 def process(x):
     rho = pp.sample("rho", dist.Gamma(5, 1))
     k = np.exp(-0.5 * (np.subtract.outer(x, x) / rho) ** 2) + 1e-6 * np.eye(len(x))
@@ -98,6 +115,7 @@ COLLAPSED = {
     "varying slopes": (slopes_posterior, True),
     "varying slopes of all observations": (slopes_posterior, False),
     "scaled line": (lambda: line_posterior(60, 4), True),
+    "fewer statistics than coefficients": (table_posterior, True),
     "more columns than rows": (lambda: line_posterior(5, 12), False),
     "gaussian process": (process_posterior, False),
 }

@@ -136,8 +136,8 @@ class Collapse:
         p, left = len(planned.spec.sites.proper), _left(problem, groups)
         if p > (DENSE_AT_MOST if left <= 3 else DENSE):
             return NotApplicable(f"{p} coefficients would need a matrix of that order a step.")
-        assert isinstance(trouble, int)
-        return _collapsed(problem, planned, trouble, why)
+        assert not isinstance(trouble, Blocked)
+        return _collapsed(problem, planned, *trouble, why)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,16 +210,16 @@ def _plan(problem: Problem, groups: dict[str, bool]) -> _Planned:
     return _Planned(spec, frozenset(gone), tuple(sorted(entering)))
 
 
-def _try(planned: _Planned) -> Blocked | int:
-    """Walk the body on shapes alone: what is in the way, or how much noise a draw takes."""
+def _try(planned: _Planned) -> Blocked | tuple[int, bool]:
+    """Walk the body on shapes alone: what is in the way, or noise of a draw and ``by_rows``."""
     sites, body = planned.spec.sites, planned.spec.body
     p = len(sites.proper)
-    noise: list[int] = []
+    seen: list[tuple[int, bool]] = []
 
     def run(shift: Any, basis: Any, *inputs: Any) -> Any:
         found = walk(body, inputs, sites, shift, basis)
         integral = integrate(found, sites, shift, basis, 0.0)
-        noise.append(noise_size(integral))
+        seen.append((noise_size(integral), integral.by_rows))
         return integral.log_weight
 
     with precision.scope("float64"):
@@ -229,7 +229,7 @@ def _try(planned: _Planned) -> Blocked | int:
             jax.eval_shape(run, *p_shape, *spaces)
         except Blocked as trouble:
             return trouble
-    return noise[0]
+    return seen[0]
 
 
 def _give_way(
@@ -279,13 +279,18 @@ def _left(problem: Problem, groups: dict[str, bool]) -> int:
     return sum(n for site, n in zip(found.names, found.sizes, strict=True) if site not in groups)
 
 
-def _collapsed(problem: Problem, planned: _Planned, noise: int, why: str) -> Rewritten:
+def _collapsed(
+    problem: Problem, planned: _Planned, noise: int, by_rows: bool, why: str
+) -> Rewritten:
     """The problem with the integral in the place of the sites."""
     diagram, sites = problem.diagram, planned.spec.sites
     dtype = next(b for b in diagram.boxes() if b.name in sites.names).cod[0].dtype
     builder = Builder()
     tokens = builder.copy(problem, planned.gone)
-    inputs = [builder.input(np.asarray(v, dtype)) for v in coordinates(problem, sites)]
+    p = len(sites.proper)
+    # The integral over rows takes ε itself to be standard normal.
+    basis = (np.zeros(p), np.eye(p), 0.0) if by_rows else coordinates(problem, sites)
+    inputs = [builder.input(np.asarray(v, dtype)) for v in basis]
     inputs += [tokens[w] for w in planned.entering]
     builder.weight(FACTOR, collapsed_log_weight, inputs, dtype, spec=planned.spec)
     after = builder.finish()
