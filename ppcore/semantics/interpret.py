@@ -1,7 +1,8 @@
-"""The functor that all JAX semantics share: walk a diagram, give each box its meaning.
+"""The functor that all semantics share: walk a diagram, give each box its meaning.
 
-A :class:`Handler` says what sample, observe and factor boxes mean; array boxes and wiring mean the
-same in all of them. Scans become ``lax.scan`` over the same functor applied to the body.
+A :class:`Handler` says what sample, observe and factor boxes mean. Array boxes and distributions
+are JAX's and NumPyro's, and scans ``lax.scan`` over the same functor applied to the body, unless
+a handler for another library says otherwise.
 """
 
 from __future__ import annotations
@@ -22,6 +23,20 @@ class Handler:
     """What stochastic boxes mean. ``needs_key`` says whether randomness is consumed."""
 
     needs_key = False
+
+    def array(self, value: Any) -> Any:
+        """The first carry of a chain, as this library's array."""
+        import jax
+
+        return jax.numpy.asarray(value)
+
+    def compute(self, box: Box, values: list[Any]) -> list[Any]:
+        """The outputs of an array box."""
+        return evaluate(box, values)
+
+    def distribution(self, box: Box, values: list[Any]) -> Any:
+        """The distribution of a sample or observe box."""
+        return distribution_of(box, values)
 
     def latent(self, box: Box, distribution: Any, given: Any, key: Any) -> tuple[Any, Any]:
         """A sample box: ``(value, record)``; ``given`` is the site's entry or None."""
@@ -80,11 +95,11 @@ def interpret(
             name = str(box.name)
             k = site_key(key, name) if handler.needs_key and name not in given else None
             value, records[name] = handler.latent(
-                box, distribution_of(box, values), given.get(name), k
+                box, handler.distribution(box, values), given.get(name), k
             )
             wires.append(value)
         elif box.op == "observe":
-            d = distribution_of(box, values[:-1])
+            d = handler.distribution(box, values[:-1])
             records[str(box.name)] = handler.observed(box, d, values[-1])
         elif box.op == "factor":
             records[str(box.name)] = handler.factor(box, values[0])
@@ -98,7 +113,7 @@ def interpret(
             wires.extend(outs)
             records.update(inner)
         else:
-            outs = evaluate(box, values)
+            outs = handler.compute(box, values)
             if box.op == "deterministic":
                 records[str(box.name)] = handler.named(box, outs[0])
             wires.extend(outs)
@@ -108,17 +123,17 @@ def interpret(
 def _scan(
     box: Box, values: list[Any], handler: Handler, given: Records, key: Any
 ) -> tuple[list[Any], Records]:
-    import jax
-
     spec, body = box.spec, box.body
     assert body is not None
     k, n = spec.carry, spec.carry + spec.xs
     carry, xs, captured = values[:k], values[k:n], values[n:]
-    carry = [jax.numpy.asarray(c) for c in carry]
+    carry = [handler.array(c) for c in carry]
     inside = {b.name for b in body.boxes() if b.name is not None}
     own = {name: v for name, v in given.items() if name in inside}
     keys = None
     if handler.needs_key:
+        import jax
+
         keys = jax.random.split(site_key(key, "scan:" + ",".join(sorted(inside))), spec.length)
 
     def step(state: list[Any], element: Any) -> tuple[list[Any], Any]:
