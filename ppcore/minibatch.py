@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ppcore import random
 from ppcore.errors import SettingsError, UnsupportedError
@@ -61,7 +62,9 @@ class Minibatched:
         """
         if self.elements <= 4 * self.size:
             return random.permutation(key, self.elements)[: self.size]
-        return random.randint(key, (self.size,), self.elements)
+        cells = jnp.arange(1, self.elements) / self.elements
+        u = random.uniform(key, (self.size,), cells=cells)
+        return jnp.floor(u * self.elements).astype(int)
 
     def estimate(self, key: Any, x: Any) -> Any:
         """An unbiased estimate of ``log_density(x)`` from n elements: float[d] -> float[]."""
