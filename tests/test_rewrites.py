@@ -69,11 +69,13 @@ def line(x, scale):
     sigma = pp.sample("sigma", dist.HalfNormal(2))
     mean = pp.sample("intercept", dist.StudentT(3, 0, 5)) + np.sum(x * beta, axis=-1)
     pp.sample("y", dist.Normal(mean, sigma * scale))
+    pp.sample("income", dist.LogNormal(x @ beta, 0.7))
 
 
 def line_posterior(n: int, p: int) -> Any:
     x = RNG.normal(size=(n, p))
-    return line(x, RNG.uniform(0.5, 2, n)).observe(y=RNG.normal(size=n) + 100.0)
+    model = line(x, RNG.uniform(0.5, 2, n))
+    return model.observe(y=RNG.normal(size=n) + 100.0, income=RNG.lognormal(size=n))
 
 
 @pp.model
@@ -162,7 +164,7 @@ def test_new_data_compile_nothing() -> None:
     for seed in (0, 1):
         rng = np.random.default_rng(seed)
         x = rng.normal(size=(50, 3))
-        model = line(x, np.ones(50)).observe(y=rng.normal(size=50))
+        model = line(x, np.ones(50)).observe(y=rng.normal(size=50), income=np.ones(50))
         found.append(rewritten(model, SufficientStatistics(), Collapse())[1])
     one, two = (jax.tree.structure(t) for t in found)
     assert one == two
