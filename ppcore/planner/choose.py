@@ -24,8 +24,8 @@ IMPORTANCE_UP_TO = 40
 
 TEMPERED = "smc"
 RHAT, SMALL = 1.01, 400
-NESTED = 512
-"""Draws of a round where each is an optimisation."""
+TRIES, NESTED = 3, 512
+"""Proposals that get all the draws; draws of a round where each is an optimisation."""
 
 GAUSSIAN = ("Normal", "MultivariateNormal")
 
@@ -168,9 +168,9 @@ def _by_importance(
     modes = len(seen.bumps)
     mixture, certificate = importance.fit(evaluate, rng, seen.bumps)
     sampled = None
-    if certificate.good and rows is not None:
+    if certificate.promising and rows is not None:
         # What looked good on the pilot's draws has to hold for all of them.
-        for _ in range(2):
+        for _ in range(TRIES):
             sampled = importance.sample(evaluate, rng, mixture, *rows)
             certificate = sampled.certificate
             if certificate.good and agree(sampled.x):
@@ -178,7 +178,7 @@ def _by_importance(
             mixture = sampled.refitted
         else:
             sampled = None
-            passed.append(f"importance: chains over its proposals disagree ({certificate})")
+            passed.append(f"importance: no proposal passed on all draws ({certificate})")
     elif not certificate.good:
         passed.append(f"importance: {certificate}")
     if sampled is not None or (rows is None and certificate.good):

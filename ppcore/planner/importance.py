@@ -26,12 +26,16 @@ from ppcore.planner.pilot import Bump
 from ppcore.tuning.lbfgs import Evaluate
 
 FREEDOM = 7.0
-ROUNDS, ADAPT = 5, 2048
+ROUNDS, ADAPT, SPLITS = 5, 2048, 2
 WIDE, WIDE_SHARE = 2.0, 0.15
 """Every mode gets a second component this many times as wide, for tails and skewness."""
 
-GOOD_K, USEFUL = 0.5, 0.15
-"""Certificate: k̂ below the first and effective size above the second, as a share of the draws."""
+BEYOND = 1.5
+"""How much wider the components are that lie outside of all draws so far."""
+
+GOOD_K, FAIR_K, USEFUL = 0.5, 0.7, 0.15
+"""Certificate: k̂ of the weights below the first and of squares below the second; effective size
+above the third, as a share of the draws."""
 
 ENOUGH = 0.6
 """Effective share at which adaptation ends."""
@@ -89,11 +93,15 @@ class Certificate:
         Effective size over draws, 1 / (N Σ W²).
     draws : int
         N.
+    squares : float
+        The largest k̂ of w (x_i − E x_i)² over coordinates: weights may do for means and not for
+        variances, where a tail is long.
     """
 
     k_hat: float
     efficiency: float
     draws: int
+    squares: float = -math.inf
 
     @property
     def comfortable(self) -> bool:
@@ -101,9 +109,14 @@ class Certificate:
         return self.k_hat < 0.5 * GOOD_K and self.efficiency > ENOUGH
 
     @property
+    def promising(self) -> bool:
+        """Worth all the draws, which decide."""
+        return self.k_hat < FAIR_K and self.efficiency > USEFUL
+
+    @property
     def good(self) -> bool:
         """The draws can be relied on."""
-        return self.k_hat < GOOD_K and self.efficiency > USEFUL
+        return self.k_hat < GOOD_K and self.squares < FAIR_K and self.efficiency > USEFUL
 
     def __str__(self) -> str:
         return f"k-hat {self.k_hat:.2f}, effective share {self.efficiency:.0%} of {self.draws:,}"
@@ -149,8 +162,7 @@ def fit(
 ) -> tuple[Mixture, Certificate]:
     """Adapt a mixture that starts as ``bumps``; with what a round of ``size`` draws says of it.
 
-    Stops as soon as the effective share exceeds ``ENOUGH``, or stops to grow; then more components
-    are tried once.
+    Stops as soon as the weights are comfortable, or gain no more; then more components are tried.
     """
     masses = np.array([b.log_mass for b in bumps])
     share = np.exp(masses - masses.max()) / np.exp(masses - masses.max()).sum()
@@ -158,7 +170,9 @@ def fit(
     shares = np.concatenate([(1 - WIDE_SHARE) * share, WIDE_SHARE * share])
     mixture = Mixture((*bumps, *wide), shares)
     best = _adapted(evaluate, rng, mixture, size)
-    if HOPELESS < best[1].efficiency and not best[1].comfortable:
+    for _ in range(SPLITS):
+        if best[1].efficiency < HOPELESS or best[1].comfortable:
+            break
         x = best[0].draw(rng, 2 * size)
         split = _split(best[0], x, log_weights(evaluate, best[0], x)[1])
         found = _adapted(evaluate, rng, split, 2 * size)
@@ -187,7 +201,7 @@ def _adapted(
 
 
 def _split(mixture: Mixture, x: np.ndarray, log_weight: np.ndarray) -> Mixture:
-    """Three components more, along the direction in which the weighted draws are longest.
+    """Components more, along the direction in which the weighted draws are most skewed.
 
     One Gaussian bends with no posterior; its thirds can.
     """
@@ -210,8 +224,11 @@ def _split(mixture: Mixture, x: np.ndarray, log_weight: np.ndarray) -> Mixture:
         mine = mine / mine.sum()
         centre = mine @ x[part]
         factor = _root(_covariance(x[part] - centre, mine), root)
-        bumps.append(Bump(centre, factor, mixture.bumps[0].log_mass))
-        shares.append(0.2)
+        # And one further out, since draws that were never made have no weight to show.
+        beyond = centre + (centre - mean)
+        for at, root_, share in ((centre, factor, 0.2), (beyond, BEYOND * factor, 0.05)):
+            bumps.append(Bump(at, root_, mixture.bumps[0].log_mass))
+            shares.append(share)
     return Mixture(tuple(bumps), np.array(shares) / np.sum(shares))
 
 
@@ -219,13 +236,18 @@ def _covariance(centred: np.ndarray, w: np.ndarray) -> np.ndarray:
     return np.asarray((w[:, None] * centred).T @ centred)
 
 
-def certify(log_weight: np.ndarray) -> Certificate:
-    """k̂ and the effective share of weights exp(log_weight)."""
+def certify(log_weight: np.ndarray, x: np.ndarray | None = None) -> Certificate:
+    """k̂ and the effective share of weights exp(log_weight); for draws ``x``, k̂ of squares too."""
     if not np.isfinite(log_weight).any():
         return Certificate(math.inf, 0.0, len(log_weight))
     w = np.exp(log_weight - log_weight.max())
     share = float(w.sum() ** 2 / np.sum(w**2) / len(w))
-    return Certificate(k_hat(log_weight), share, len(w))
+    squares = -math.inf
+    if x is not None:
+        with np.errstate(divide="ignore"):
+            log_square = 2 * np.log(np.abs(x - w @ x / w.sum()))
+        squares = max(k_hat(log_weight + column) for column in log_square.T)
+    return Certificate(k_hat(log_weight), share, len(w), squares)
 
 
 def sample(
@@ -234,7 +256,8 @@ def sample(
     """``chains`` independence chains of ``draws`` transitions each, every proposal used once."""
     x = mixture.draw(rng, chains * (draws + 1))
     log_density, log_weight = log_weights(evaluate, mixture, x)
-    return walk(rng, x, log_density, log_weight, _moved(mixture, x, log_weight), chains, draws)
+    refitted = _moved(_split(mixture, x, log_weight), x, log_weight)
+    return walk(rng, x, log_density, log_weight, refitted, chains, draws)
 
 
 def walk(
@@ -250,7 +273,7 @@ def walk(
 
     Each chain starts from one proposal of all, picked by weight.
     """
-    certificate = certify(log_weight)
+    certificate = certify(log_weight, x)
     top = log_weight.max()
     w = np.exp(log_weight - top)
     by_chain = log_weight.reshape(chains, draws + 1)
