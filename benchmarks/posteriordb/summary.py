@@ -55,7 +55,9 @@ def line(cells: Sequence[str]) -> str:
 
 def row(cell: Cell) -> list[str]:
     """The cells of the table's row."""
-    start = [cell["posterior"].split("-", 1)[1], cell["contender"], cell["cache"]]
+    name = cell["posterior"]
+    short = name if len(name) <= WIDTHS[0] else name.split("-", 1)[1]
+    start = [short, cell["contender"], cell["cache"]]
     if "error" in cell:
         return [*start, *["–"] * 9, "fail", cell["error"][:100]]
     return [
