@@ -22,12 +22,10 @@ from ppcore.stages.anneal import Anneal
 from ppcore.stages.reference import Prior
 from ppcore.stages.resampling import Resample
 from ppcore.tuning.noise import spawned
-from ppcore.tuning.preconditioner import LowRank
-from ppcore_smc.choices import check_reference, grounded, kernel_of
+from ppcore_smc.choices import CHECKED, check_reference, grounded, kernel_of, unit_parameters
 from ppcore_smc.temper import temper
 
 PILOT_ESS = 0.5
-CHECKED = tuple((k / 10) ** 3 for k in range(1, 11))
 
 
 @dataclass(frozen=True)
@@ -91,10 +89,8 @@ class AIS:
     @property
     def stage(self) -> Anneal:
         """The frozen part, on a fixed schedule with fixed steps."""
-        unit = LowRank(np.float64(1.0), np.zeros((0, 0)), np.zeros(0))
         kernel = self._kernel()
-        params = kernel.parameters(unit, jnp.asarray(0.3), jnp.asarray(0.9))
-        return Anneal(CHECKED, kernel, params, self.steps, self._rule())
+        return Anneal(CHECKED, kernel, unit_parameters(kernel), self.steps, self._rule())
 
     def populate(self, key: Any, target: Any, n: int, report: Report) -> Populated:
         """``n`` weighted particles; see :class:`ppcore.engine.PopulationEngine`.

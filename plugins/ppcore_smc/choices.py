@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+
 from ppcore.errors import SettingsError, did_you_mean
 from ppcore.stages.reference import Prior
+from ppcore.tuning.preconditioner import LowRank
 from ppcore_smc.autoregressive import Autoregressive
 from ppcore_smc.hmc import HMC
 from ppcore_smc.laplace import approach
@@ -14,6 +18,8 @@ from ppcore_smc.random_walk import RandomWalk
 
 MOVES = {"hmc": HMC, "random_walk": RandomWalk, "autoregressive": Autoregressive}
 REFERENCES = ("auto", "laplace", "prior")
+CHECKED = tuple((k / 10) ** 3 for k in range(1, 11))
+"""A schedule to prove a frozen run unbiased on."""
 
 
 def kernel_of(move: Any) -> Any:
@@ -28,6 +34,12 @@ def kernel_of(move: Any) -> Any:
     if move not in MOVES:
         raise SettingsError(f"move={move!r} is not known. {did_you_mean(move, MOVES)}")
     return MOVES[move]()
+
+
+def unit_parameters(kernel: Any) -> Any:
+    """Parameters for a coordinate of scale 1, where nothing has been tuned."""
+    unit = LowRank(np.float64(1.0), np.zeros((0, 0)), np.zeros(0))
+    return kernel.parameters(unit, jnp.asarray(0.3), jnp.asarray(0.9))
 
 
 def check_reference(reference: Any) -> None:

@@ -7,16 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from ppcore.contract import Contract
+from ppcore.contract import Contract, ProperlyWeighted
 from ppcore.engine import Populated, Report
 from ppcore.errors import SettingsError
 from ppcore.kernel import check_target
 from ppcore.paths import Tempering
-from ppcore.stages.adaptive import AdaptiveAnneal
+from ppcore.stages.adaptive import AdaptiveAnneal, Chosen, Front
+from ppcore.stages.anneal import Anneal
+from ppcore.stages.base import Stage
 from ppcore.stages.lineage import relative_variance
+from ppcore.stages.resampling import Resample
 from ppcore.tuning.noise import spawned
-from ppcore_smc.choices import check_reference, grounded, kernel_of
-from ppcore_smc.temper import temper
+from ppcore_smc.choices import CHECKED, check_reference, grounded, kernel_of, unit_parameters
+from ppcore_smc.temper import Level, See, retrace, temper
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class SMC:
     log Ẑ = Σ_k log Σ_i W_i γ_{b_k}(x_i)/γ_{b_{k−1}}(x_i). Temperatures keep a share ``ess`` of the
     effective sample size; moves are preconditioned by the population's covariance, and their step
     and number are tuned at each temperature. Because of this adaptation the evidence has a bias of
-    O(1/N), which is not promised away.
+    O(1/N); with a ``pilot`` it has none.
 
     Parameters
     ----------
@@ -52,6 +55,10 @@ class SMC:
     length : float
         Length of HMC's trajectories in whitened time.
     metric : "auto", "dense" or "diagonal"
+    pilot : bool
+        Run twice, the first time to find temperatures, scales, steps and numbers of moves. The
+        second run, of fresh particles, changes none of them, so that E[Ẑ] = Z for any N; only it
+        is returned. Twice the gradients; the same compiled program.
 
     Source: Del Moral, Doucet & Jasra 2006, doi:10.1111/j.1467-9868.2006.00553.x; Buchholz, Chopin
     & Jacob 2021, arXiv:1808.07730; Dau & Chopin 2022, arXiv:2011.02328 (waste-free).
@@ -71,6 +78,7 @@ class SMC:
     enough: float = 0.7
     length: float = 1.5707963
     metric: str = "auto"
+    pilot: bool = False
     default_chains = 4
     default_draws = 1024
 
@@ -95,12 +103,18 @@ class SMC:
         )
 
     @property
-    def stage(self) -> AdaptiveAnneal:
-        return self._stage()
+    def stage(self) -> Stage:
+        """What a finite target can be enumerated with: with a pilot, a schedule that is fixed."""
+        stage = self._stage()
+        if not self.pilot:
+            return stage
+        kernel, rule = stage.move, Resample(self.scheme)
+        return Anneal(CHECKED, kernel, unit_parameters(kernel), resample=rule, by=self.by)
 
     @property
     def contract(self) -> Contract:
-        return self._stage().contract
+        """Unbiased evidence only with a pilot."""
+        return ProperlyWeighted() if self.pilot else self._stage().contract
 
     def populate(self, key: Any, target: Any, n: int, report: Report) -> Populated:
         """``n`` particles for the target; see :class:`ppcore.engine.PopulationEngine`.
@@ -114,10 +128,15 @@ class SMC:
         """
         stage = self._stage()
         check_target(stage.move, target)
-        k_reference, k_run = spawned(key, 2)
+        k_reference, k_run, k_again = spawned(key, 3)
         ground = grounded(self.reference, k_reference, target)
-        path = stage.path(Tempering(ground.target))
-        front, rows = temper(stage, k_run, path, n, ground.preconditioner, report)
+        path, given = stage.path(Tempering(ground.target)), ground.preconditioner
+        levels: list[Level] = []
+        front, rows = temper(stage, k_run, path, n, given, report, _keep(stage, levels))
+        gradients = ground.gradients + int(front.gradients)
+        if self.pilot:
+            front, rows = retrace(stage, k_again, path, n, given, levels, report)
+            gradients += int(front.gradients)
         noisy = int(front.count) if self.scheme == "multinomial" else 0
         variance = None
         if self.waste_free == 1:
@@ -125,11 +144,22 @@ class SMC:
         stats = {name: np.array([row[name] for row in rows]) for name in rows[0]}
         return Populated(
             front.population,
-            ground.gradients + int(front.gradients),
+            gradients,
             None if variance is None else variance**0.5,
             stats,
             (*ground.notes, f"{len(rows)} temperatures.", *_undefined(rows)),
         )
+
+
+def _keep(stage: AdaptiveAnneal, levels: list[Level]) -> See:
+    """Note down what another run needs to do the same."""
+
+    def see(front: Front, chosen: Chosen) -> None:
+        # Waste-free chains have their length; only the moves that find the step are counted.
+        moves = int(front.moves) if stage.waste_free == 1 else int(stage.bounds.most)
+        levels.append(Level(front.beta, chosen.about, front.log_step, moves))
+
+    return see
 
 
 def _undefined(rows: list[dict[str, float]]) -> list[str]:

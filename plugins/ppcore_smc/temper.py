@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from ppcore.errors import PopulationError
 from ppcore.population import require_alive
 from ppcore.stages.adaptive import MOST_STEPS, AdaptiveAnneal, Chosen, Front
 from ppcore.stages.reference import Prior
+from ppcore.stages.tuned import bounds
 from ppcore.tuning.noise import spawned
 
 See = Callable[[Front, Chosen], None]
@@ -44,12 +46,51 @@ def temper(
     rows: list[dict[str, float]] = []
     while float(front.beta) < 1.0:
         chosen = _choose(stage, k_run, path.gauge, front)
-        before, front = front, _move(stage, k_run, path, front, chosen, given)
+        before, front = front, _move(stage, k_run, path, front, chosen, given, stage.bounds)
         rows.append(_row(front))
         _check(front, before)
         report(_progress(front))
         if see is not None:
             see(front, chosen)
+    return front, rows
+
+
+@dataclass(frozen=True)
+class Level:
+    """What a run found for one temperature, for another run to use as it is."""
+
+    beta: Any
+    about: Any
+    log_step: Any
+    moves: int
+
+
+def retrace(
+    stage: AdaptiveAnneal,
+    key: Any,
+    path: Any,
+    n: int,
+    given: Any,
+    levels: list[Level],
+    report: Report,
+) -> tuple[Front, list[dict[str, float]]]:
+    """As :func:`temper`, with temperatures, scales, steps and numbers of moves given.
+
+    Nothing depends on the particles any more, so that E[Ẑ] = Z for any number of them. With as
+    many particles as the run that found the levels, the moves are the same compiled program.
+    """
+    k_begin, k_run = spawned(key, 2)
+    front = _begin(stage, k_begin, path, n)
+    _check_defined(front)
+    rows: list[dict[str, float]] = []
+    for level in levels:
+        chosen = _rechoose(stage, k_run, path.gauge, front, level.beta, level.about)
+        rule = bounds(level.moves, level.moves, gain=0.0)
+        before, front = front, replace(front, log_step=level.log_step)
+        front = _move(stage, k_run, path, front, chosen, given, rule)
+        rows.append(_row(front))
+        _check(front, before)
+        report(_progress(front))
     return front, rows
 
 
@@ -65,10 +106,17 @@ def _choose(stage: AdaptiveAnneal, key: Any, gauge: Any, front: Front) -> Any:
 
 
 @partial(jax.jit, static_argnames=("stage",))
+def _rechoose(
+    stage: AdaptiveAnneal, key: Any, gauge: Any, front: Front, beta: Any, about: Any
+) -> Any:
+    return stage.rechosen(key, gauge, front, beta, about)
+
+
+@partial(jax.jit, static_argnames=("stage",))
 def _move(
-    stage: AdaptiveAnneal, key: Any, path: Any, front: Front, chosen: Any, given: Any
+    stage: AdaptiveAnneal, key: Any, path: Any, front: Front, chosen: Any, given: Any, rule: Any
 ) -> Front:
-    return stage.move_all(key, path, front, chosen, given)
+    return stage.move_all(key, path, front, chosen, given, rule)
 
 
 def undefined(front: Front) -> int:

@@ -18,7 +18,7 @@ from ppcore.settings import check_between, check_count
 from ppcore.stages.anneal import WAYS
 from ppcore.stages.base import Stage
 from ppcore.stages.resampling import SCHEMES, check_scheme
-from ppcore.stages.tuned import Moved, Spread, crossed, halved, tuned_moves, whole
+from ppcore.stages.tuned import Bounds, Moved, Spread, bounds, crossed, halved, tuned_moves, whole
 from ppcore.stages.waste_free import chain_count, trail
 
 METRICS = ("auto", "dense", "diagonal")
@@ -193,24 +193,54 @@ class AdaptiveAnneal(Stage):
     def choose(self, key: Any, gauge: Any, front: Front) -> Chosen:
         """The next temperature, its weights, and the ancestors; knows nothing of the model."""
         old = front.population
-        beta = next_temperature(gauge, front.change, old.log_weight, front.beta, self.ess)
+        weight = old.log_weight
+        beta = next_temperature(gauge, front.change, weight, front.beta, self.ess)
+        index, root, weighed = self.resampled(key, gauge, front, beta)
+        dense = self.metric == "dense" or (
+            self.metric == "auto" and old.x.shape[1] <= min(DENSE_UP_TO, old.size)
+        )
+        x = old.x[index]
+        about = crossed(x, weighed.ess / self.waste_free, dense)
+        return Chosen(x, root, beta, weighed.log_z, weighed.ess, about)
+
+    def rechosen(self, key: Any, gauge: Any, front: Front, beta: Any, about: Spread) -> Chosen:
+        """As :meth:`choose`, at a temperature and on a scale that are known already."""
+        index, root, weighed = self.resampled(key, gauge, front, beta)
+        x = front.population.x[index]
+        return Chosen(x, root, beta, weighed.log_z, weighed.ess, about)
+
+    def resampled(
+        self, key: Any, gauge: Any, front: Front, beta: Any
+    ) -> tuple[Any, Any, Population]:
+        """Ancestors, the first ancestors of what they become, and the weights at ``beta``."""
+        old = front.population
         log_g = jax.vmap(lambda c: gauge.log_ratio(c, front.beta, beta))(front.change)
         # An undefined likelihood is an impossible one, as it is for every Metropolis test.
         weighed = reweight(old, jnp.where(jnp.isnan(log_g), -jnp.inf, log_g))
         key = jax.random.fold_in(key, 2 * front.count)
         index = SCHEMES[self.scheme](key, weighed.weights, chain_count(old.size, self.waste_free))
-        dense = self.metric == "dense" or (
-            self.metric == "auto" and old.x.shape[1] <= min(DENSE_UP_TO, old.size)
-        )
-        x = old.x[index]
-        root = jnp.repeat(front.root[index], self.waste_free)
-        about = crossed(x, weighed.ess / self.waste_free, dense)
-        return Chosen(x, root, beta, weighed.log_z, weighed.ess, about)
+        return index, jnp.repeat(front.root[index], self.waste_free), weighed
 
-    def move_all(self, key: Any, path: Path, front: Front, chosen: Chosen, given: Any) -> Front:
-        """The front at the next temperature, its ancestors moved."""
+    @property
+    def bounds(self) -> Bounds:
+        """Those of its moves; with waste-free chains, of the few that only find the step."""
+        if self.waste_free > 1:
+            return bounds(2, 2)
+        return bounds(self.least, self.most, self.enough)
+
+    def move_all(
+        self,
+        key: Any,
+        path: Path,
+        front: Front,
+        chosen: Chosen,
+        given: Any,
+        rule: Bounds | None = None,
+    ) -> Front:
+        """The front at the next temperature, its ancestors moved; by ``bounds`` if not ``rule``."""
         key = jax.random.fold_in(key, 2 * front.count + 1)
-        moved = self._moved(key, path.at(chosen.beta), front.log_step, chosen, given)
+        rule = self.bounds if rule is None else rule
+        moved = self._moved(key, path.at(chosen.beta), front.log_step, chosen, given, rule)
         x = moved.x.astype(front.population.x.dtype)
         n = x.shape[0]
         return Front(
@@ -232,7 +262,9 @@ class AdaptiveAnneal(Stage):
         chosen = self.choose(key, path.gauge, front)
         return self.move_all(key, path, front, chosen, given)
 
-    def _moved(self, key: Any, law: Any, log_step: Any, chosen: Chosen, given: Any) -> Moved:
+    def _moved(
+        self, key: Any, law: Any, log_step: Any, chosen: Chosen, given: Any, bounds: Bounds
+    ) -> Moved:
         x, kernel, about = chosen.x, self.move, chosen.about
         if given is not None:
             both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), given)
@@ -249,12 +281,10 @@ class AdaptiveAnneal(Stage):
         rule = step_rules(kernel)
         goal = rule[0].target_accept if rule else None
         if self.waste_free == 1:
-            bounds = (goal, self.enough, self.least, self.most)
-            return tuned_moves(key, kernel, law, x, parameters, about, log_step, bounds)
+            return tuned_moves(key, kernel, law, x, parameters, about, log_step, goal, bounds)
         # A few transitions to find the step, thrown away, then the chains that are kept.
         k_pilot, k_trail = jax.random.split(key)
-        bounds = (goal, 1.0, 2, 2)
-        pilot = tuned_moves(k_pilot, kernel, law, x, parameters, about, log_step, bounds)
+        pilot = tuned_moves(k_pilot, kernel, law, x, parameters, about, log_step, goal, bounds)
 
         def half(keys: Any, x: Any, about: Spread) -> Any:
             params = parameters(jnp.exp(pilot.log_step), about)

@@ -10,6 +10,7 @@ import jax
 from ppcore import random
 from ppcore.contract import Contract, Density, ProperlyWeighted
 from ppcore.errors import CompositionError, SettingsError, UnsupportedError
+from ppcore.kernel import check_target
 from ppcore.paths import Path, Tempering
 from ppcore.population import Population, equally_weighted, reweight
 from ppcore.stages.base import Sequence, Stage
@@ -93,11 +94,10 @@ class Sampler:
                 "A stage takes in the data one by one, but the target has no parts(x) -> "
                 "(log_prior, terms). Temper it instead."
             )
-        if "gradient" in self.stages.needs and not getattr(target, "differentiable", True):
-            raise CompositionError(
-                "A kernel needs gradients, but the target has none. Use one that needs none, such "
-                "as RandomWalk()."
-            )
+        for part in self.stages.parts:
+            kernel = getattr(part, "kernel", getattr(part, "move", None))
+            if kernel is not None:
+                check_target(kernel, target)
 
     def __call__(self, key: Any, target: Any, n: int) -> Population:
         self.check(target)

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ppcore.tuning.preconditioner import Dense, LowRank, Preconditioner
 
@@ -47,6 +48,35 @@ class Moved:
     gain: Any
     moves: Any
     gradients: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Bounds:
+    """What ends the transitions at a temperature, and whether the step is tuned.
+
+    Leaves, so that a run with fixed steps and numbers is the same program as the one that found
+    them.
+
+    Attributes
+    ----------
+    least, most : int[]
+        Bounds on the transitions of each particle.
+    enough : float[]
+        ``jump`` after which no more are made.
+    gain : float[]
+        1 to tune the step, 0 to leave it.
+    """
+
+    least: Any
+    most: Any
+    enough: Any
+    gain: Any
+
+
+def bounds(least: int, most: int, enough: float = 1.0, gain: float = 1.0) -> Bounds:
+    """:class:`Bounds` of types that do not depend on who makes them."""
+    return Bounds(np.int32(least), np.int32(most), np.float32(enough), np.float32(gain))
 
 
 @jax.tree_util.register_dataclass
@@ -113,7 +143,8 @@ def tuned_moves(
     parameters: Callable[[Any, Spread], Any],
     about: Spread,
     log_step: Any,
-    rule: tuple[float | None, float, int, int],
+    goal: float | None,
+    rule: Bounds,
 ) -> Moved:
     """Move until the slowest coordinate has forgotten where it was, tuning the step on the way.
 
@@ -130,13 +161,13 @@ def tuned_moves(
         ``(step, spread) -> params`` of the kernel.
     about : Spread
         For each half of the particles; see :func:`crossed`.
-    rule : (float or None, float, int, int)
-        a*, ``enough``, ``least``, ``most``.
+    goal : float or None
+        a*; None for a kernel without a step to tune.
+    rule : Bounds
 
     Source: Buchholz, Chopin & Jacob 2021, arXiv:1808.07730; Kantas, Beskos & Jasra 2014,
     arXiv:1307.6127, for tuning by the population.
     """
-    goal, enough, least, most = rule
     n, dtype = x.shape[0], x.dtype
     variance = jnp.maximum(jnp.var(x, axis=0), 1e-300 if dtype == jnp.float64 else 1e-30)
     parts = halved(x)
@@ -166,8 +197,10 @@ def tuned_moves(
         if "acceptance_rate" in info:
             accepted = jnp.nan_to_num(info["acceptance_rate"]).mean().astype(dtype)
         if goal is not None and "acceptance_rate" in info:
-            log_step = log_step + (accepted - goal) / max(goal, 1.0 - goal)
-        spent = info.get("n_gradients", jnp.ones(n)).sum().astype(cost.dtype)
+            gain = jnp.asarray(rule.gain, dtype) / max(goal, 1.0 - goal)
+            log_step = log_step + gain * (accepted - goal)
+        spent = info.get("n_gradients", info.get("n_evaluations", jnp.ones(n)))
+        spent = spent.sum().astype(cost.dtype)
         y = whole(new.x, n)
         jump = jnp.min(jnp.mean((y - x) ** 2, axis=0) / (2.0 * variance)).astype(dtype)
         if "log_density" in info and "log_density_before" in info:
@@ -187,8 +220,8 @@ def tuned_moves(
     def unfinished(carry: tuple[Any, Any, Moved]) -> Any:
         so_far = carry[2]
         gaining = (so_far.gain > STALLED) | (so_far.moves < PATIENCE)
-        wanted = (so_far.moves < most) & (so_far.jump < enough) & gaining
-        return (so_far.moves < least) | wanted
+        wanted = (so_far.moves < rule.most) & (so_far.jump < rule.enough) & gaining
+        return (so_far.moves < rule.least) | wanted
 
     zero = jnp.zeros((), dtype)
     none = jnp.zeros((), jnp.int32)
