@@ -73,6 +73,9 @@ class Engine(Protocol):
         True if ``init`` and ``block`` compile what they need themselves, so that warm-up and
         sampling share one program; they are then called with arrays as they are. Without it,
         ``run`` compiles them.
+    host : bool, optional
+        True (with ``compiled``) if ``init`` and ``block`` run on the host, by a sampler of another
+        project that JAX cannot trace; the checks then run them one target after another.
     coupled : bool, optional
         True if chains move each other (walkers of an ensemble): what is invariant is then the
         product of the target over all chains.
@@ -181,7 +184,7 @@ class PopulationEngine(Protocol):
         Repetitions, and particles in each, when ``infer`` is not told.
     stage : Stage
         The same algorithm as one traceable stage from the reference (β = 0) to the target:
-        what ``ppcore check`` weighs against known evidence.
+        what ``ppcore check`` weighs against known evidence. None for an algorithm on the host.
     """
 
     contract: Contract

@@ -83,6 +83,11 @@ class Session:
         self._programs: dict[Any, Callable[..., Any]] = {}
 
     @property
+    def host(self) -> bool:
+        """Whether the engine runs on the host, so that nothing can trace it."""
+        return bool(getattr(self.subject.engine, "host", False))
+
+    @property
     def batches(self) -> int:
         return max(1, self.replicates // BATCH)
 
@@ -159,12 +164,16 @@ class Session:
         """One compiled program per engine and kind of target; a family of models shares it."""
         at = (model.raw_features, model.axes, model.dim)
         if at not in self._programs:
-            batched = jax.vmap(make_path(self.subject.engine), (0, 0, 0, model.axes, None))
-            self._programs[at] = self.jit(batched)
+            path = make_path(self.subject.engine)
+            batched = jax.vmap(path, (0, 0, 0, model.axes, None))
+            self._programs[at] = one_by_one(path, model) if self.host else self.jit(batched)
         return self._programs[at]
 
     def jit(self, fn: Callable[..., Any]) -> Any:
-        """``jax.jit``, with fast or thorough compilation as the session was told."""
+        """``jax.jit``, with fast or thorough compilation as the session was told; an engine that
+        runs on the host is called as it is."""
+        if self.host:
+            return fn
         return jax.jit(fn, compiler_options=None if self.optimise else QUICK)
 
     def each_batch(self, model: CheckModel) -> Iterator[Paths]:
@@ -191,6 +200,17 @@ def make_path(engine: Any) -> Callable[..., Any]:
         return draws[i][where]
 
     return path
+
+
+def one_by_one(path: Callable[..., Any], model: CheckModel) -> Callable[..., Any]:
+    """``path`` over a batch by a loop, for an engine that cannot be traced."""
+
+    def over(keys: Any, x: Any, place: Any, targets: Any, tuned: Any) -> Any:
+        targets = jax.tree.map(np.asarray, targets)
+        at = zip(keys, x, place, (take(targets, model, i) for i in range(len(x))), strict=True)
+        return jnp.asarray(np.stack([path(*one, tuned) for one in at]))
+
+    return over
 
 
 def take(targets: Any, model: CheckModel, i: int) -> Any:

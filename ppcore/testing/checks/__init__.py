@@ -1,6 +1,7 @@
 """All checks, in the order of the pyramid: deterministic, exact, paired, calibration."""
 
 from ppcore.testing.checks import (
+    averages,
     bias_order,
     calibration,
     consistency,
@@ -48,6 +49,7 @@ CHECKS: tuple[Check, ...] = (
     reversibility.CHECK,
     rank.CHECK,
     evidence.CHECK,
+    averages.CHECK,
     goodness.CHECK,
     solved.SOLVED,
     solved.DRAWS,

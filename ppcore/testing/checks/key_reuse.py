@@ -10,6 +10,7 @@ from jax.errors import KeyReuseError
 
 from ppcore.testing.checks.base import Check
 from ppcore.testing.checks.rig import rig
+from ppcore.testing.checks.transforms import traceable
 from ppcore.testing.result import Finding
 from ppcore.testing.session import Session
 
@@ -42,7 +43,7 @@ def run(session: Session) -> Iterator[Finding]:
 CHECK = Check(
     name="key_reuse",
     law="no key is used twice",
-    applies=lambda s: s.engine is not None,
+    applies=traceable,
     run=run,
     manners=True,
 )

@@ -37,7 +37,9 @@ def _problem(r: Any, carry: Any, draws: Any, stats: Any) -> str | None:
     for name, value in stats.items():
         if jnp.shape(value)[:2] != want[:2]:
             return f"stat {name!r} has shape {jnp.shape(value)}, expected [chains, n] = {want[:2]}."
-    first = jax.eval_shape(r.engine.init, r.k_init, r.targets[0], r.tuned, r.x)
+    args = (r.k_init, r.targets[0], r.tuned, r.x)
+    host = getattr(r.engine, "host", False)
+    first = r.engine.init(*args) if host else jax.eval_shape(r.engine.init, *args)
     shape = jax.tree.map(
         lambda a: (jnp.shape(a), jnp.asarray(a).dtype if not hasattr(a, "dtype") else a.dtype),
         first,
