@@ -21,6 +21,7 @@ class State(NamedTuple):
 class Params(NamedTuple):
     preconditioner: Any
     step_size: Any
+    length: Any
 
 
 @dataclass(frozen=True)
@@ -28,18 +29,17 @@ class HugAndHop:
     """Two Metropolis moves in turn, each reversible for γ; the second can reach every point."""
 
     bounces: int = 5
-    along: float = 1.5
-    across: float = 0.75
+    ratio: float = 0.5
     contract: ClassVar[Contract] = Invariant()
     needs: ClassVar[tuple[str, ...]] = ("gradient",)
+    target_accept: ClassVar[float] = 0.5
 
     def __post_init__(self) -> None:
         check_count("bounces", self.bounces, 1)
-        check_between("along", self.along, 0, 100)
-        check_between("across", self.across, 0, 100)
+        check_between("ratio", self.ratio, 0, 100)
 
     def parameters(self, preconditioner: Any, step: Any, length: Any) -> Params:
-        return Params(preconditioner, step)
+        return Params(preconditioner, step, length)
 
     def init(self, key: Any, target: Any, x: Any, params: Params) -> State:
         return State(x, *jax.value_and_grad(target.log_density)(x))
@@ -49,14 +49,14 @@ class HugAndHop:
 
     def step(self, key: Any, target: Any, state: State, params: Params) -> tuple[State, dict]:
         k_hug, k_hop = random.split(key)
-        state, rate = self.hug(k_hug, target, state, params)
-        state, _ = self.hop(k_hop, target, state, params.preconditioner)
+        state, _ = self.hug(k_hug, target, state, params)
+        state, rate = self.hop(k_hop, target, state, params)
         return state, {"acceptance_rate": rate, "n_gradients": jnp.int32(self.bounces + 2)}
 
     def hug(self, key: Any, target: Any, state: State, params: Params) -> tuple[State, Any]:
         """v ~ N(0, I), then ``bounces`` times: x += ½δFv; v −= 2(v·n)n, n ∝ Fᵀ∇log γ; x += ½δFv."""
         k_velocity, k_accept = random.split(key)
-        f, half = params.preconditioner, 0.5 * params.step_size
+        f, half = params.preconditioner, 0.5 * params.length / self.bounces
 
         def bounce(_: int, at: tuple[Any, Any]) -> tuple[Any, Any]:
             x, v = at
@@ -70,22 +70,23 @@ class HugAndHop:
         new = self.refresh(target, state._replace(x=x))
         return accept(k_accept, new.log_density - state.log_density, new, state)
 
-    def hop(self, key: Any, target: Any, state: State, f: Any) -> tuple[State, Any]:
-        """y = x + Fw, w normal with sd along/‖g‖ on g = Fᵀ∇log γ(x), and across/‖g‖ beside it."""
+    def hop(self, key: Any, target: Any, state: State, params: Params) -> tuple[State, Any]:
+        """y = x + Fw, w normal with sd λ/‖g‖ on g = Fᵀ∇log γ(x), and ``ratio`` as much beside."""
         k_move, k_accept = random.split(key)
+        f, scale = params.preconditioner, params.step_size
         g = f.pull(state.gradient)
         n = g / jnp.linalg.norm(g)
         z = random.normal(k_move, state.x.shape, state.x.dtype)
-        w = (self.across * z + (self.along - self.across) * (z @ n) * n) / jnp.linalg.norm(g)
+        w = scale * (self.ratio * z + (1 - self.ratio) * (z @ n) * n) / jnp.linalg.norm(g)
         new = self.refresh(target, state._replace(x=state.x + f.push(w)))
-        back, forth = self.log_hop(w, f.pull(new.gradient)), self.log_hop(w, g)
+        back, forth = self.log_hop(w / scale, f.pull(new.gradient)), self.log_hop(w / scale, g)
         return accept(k_accept, new.log_density - state.log_density + back - forth, new, state)
 
     def log_hop(self, w: Any, g: Any) -> Any:
-        """The log density of a hop by w where the gradient is g, up to a constant."""
+        """The log density of a hop by λw where the gradient is g, up to a constant."""
         on = (w @ g) ** 2
         beside = (w @ w) * (g @ g) - on
-        return 0.5 * (w.size * jnp.log(g @ g) - on / self.along**2 - beside / self.across**2)
+        return 0.5 * (w.size * jnp.log(g @ g) - on - beside / self.ratio**2)
 
 
 def accept(key: Any, log_ratio: Any, new: State, old: State) -> tuple[State, Any]:
@@ -95,6 +96,6 @@ def accept(key: Any, log_ratio: Any, new: State, old: State) -> tuple[State, Any
     return jax.tree.map(lambda a, b: jnp.where(yes, a, b), new, old), rate
 
 
-def hug_and_hop(bounces: int = 5, along: float = 1.5, across: float = 0.75) -> KernelEngine:
+def hug_and_hop(bounces: int = 5, ratio: float = 0.5) -> KernelEngine:
     """Many chains of :class:`HugAndHop`, tuned together."""
-    return KernelEngine(HugAndHop(bounces, along, across))
+    return KernelEngine(HugAndHop(bounces, ratio))
