@@ -354,6 +354,16 @@ class Model(Operations):
 
         return write("numpyro", self)  # type: ignore[no-any-return]
 
+    def to_pyro(self) -> Callable[[], None]:
+        """The model, data and evidence included, as a Pyro program without arguments.
+
+        Plates and discrete sites keep their names; a scan becomes a loop, its site ``z`` the sites
+        ``z_0``, ``z_1``, …. Pyro's own inference, enumeration and guides apply to it.
+        """
+        from ppcore.frontends import write
+
+        return write("pyro", self)  # type: ignore[no-any-return]
+
     def draw(self, detail: str = "sites") -> str:
         """The model's diagram as SVG text, observed sites shaded.
 

@@ -17,11 +17,12 @@ from ppcore.model_target import ModelTarget
 from ppcore.semantics.finite_dist import finite_values
 from ppcore.semantics.mixed import value_at
 from ppcore.space import Space
+from ppcore.torch_view import SeenByTorch
 
 
 @jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True)
-class LabelledTarget:
+class LabelledTarget(SeenByTorch):
     """γ_β(z, k) = p(z, k) · p(y | z, k)^β of a model, z ∈ R^d continuous and k its finite sites.
 
     x = (z, k): float[d + m], the values of the finite sites stored as floats behind the

@@ -20,11 +20,12 @@ from ppcore.semantics.log_density import (
 )
 from ppcore.semantics.mixed import Mixed, labels, mixed
 from ppcore.semantics.sample import simulate
+from ppcore.torch_view import SeenByTorch
 
 
 @jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True)
-class ModelTarget:
+class ModelTarget(SeenByTorch):
     """γ_β(x) = prior(x) · likelihood(x)^β of a model given evidence, on R^d.
 
     Finite latent sites are summed out of both; :meth:`complete` draws them given x.

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ppcore.errors import UnsupportedError
+from ppcore.torch_view import SeenByTorch
 
 
 @runtime_checkable
@@ -61,7 +62,7 @@ class Target(Protocol):
 
 @jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True)
-class DensityTarget:
+class DensityTarget(SeenByTorch):
     """A target from a plain JAX log density ``log_density_fn(x, data) -> float[]``.
 
     Parameters

@@ -18,7 +18,7 @@ LAYERS = (
     ("repaired", "dist", "ops", "math", "recording"),
     ("semantics",),
     ("exact", "causal"),
-    ("target", "model_target", "labelled_target", "foreign"),
+    ("target", "model_target", "labelled_target", "foreign", "torch_view"),
     ("random", "engine", "kernel", "population", "transport", "state_space", "minibatch"),
     ("tuning", "chains"),
     ("rewrite",),

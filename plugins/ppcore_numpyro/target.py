@@ -12,6 +12,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 
 from ppcore.errors import UnsupportedError
+from ppcore.torch_view import SeenByTorch
 from ppcore_numpyro.program import Program
 
 
@@ -29,7 +30,7 @@ class Place:
 
 @jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True)
-class NumPyroTarget:
+class NumPyroTarget(SeenByTorch):
     """γ_β = prior · likelihood^β of a NumPyro program, by running it under its own handlers.
 
     Attributes

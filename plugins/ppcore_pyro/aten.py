@@ -316,6 +316,8 @@ _UFUNCS: dict[str, Callable[..., Any]] = {
     "lgamma": scipy.special.gammaln,
     "digamma": scipy.special.digamma,
     "xlogy": scipy.special.xlogy,
+    "special_ndtri": scipy.special.ndtri,
+    "special_log_ndtr": scipy.special.log_ndtr,
 }
 
 RULES: dict[str, Callable[..., Any]] = {
@@ -361,6 +363,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "_unsafe_view": _reshape,
     "unsqueeze": _unsqueeze,
     "squeeze": _squeeze,
+    "squeeze_": _squeeze,
     "permute": lambda x, dims: np.transpose(x, tuple(int(d) for d in dims)),
     "transpose": _transpose,
     "t": lambda x: np.transpose(x),

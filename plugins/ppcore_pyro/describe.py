@@ -9,82 +9,22 @@ import torch
 
 from ppcore.dist import Description
 from ppcore.errors import UnsupportedError
+from ppcore_pyro.names import PROBS_OR_LOGITS, SAME, TRANSFORMS
+from ppcore_pyro.own import Own
 
 Leaf = Callable[[Any], Any]
 
-# Torch's name -> (NumPyro's name, {NumPyro's parameter: the object's attribute}).
-_KNOWN: dict[str, tuple[str, dict[str, str]]] = {
-    "BetaBinomial": (
-        "BetaBinomial",
-        {
-            "concentration1": "concentration1",
-            "concentration0": "concentration0",
-            "total_count": "total_count",
-        },
-    ),
-    "GammaPoisson": ("GammaPoisson", {"concentration": "concentration", "rate": "rate"}),
-    "DirichletMultinomial": (
-        "DirichletMultinomial",
-        {"concentration": "concentration", "total_count": "total_count"},
-    ),
-    "LKJCholesky": ("LKJCholesky", {"dimension": "dim", "concentration": "concentration"}),
-    "MultivariateNormal": (
-        "MultivariateNormal",
-        {"loc": "loc", "scale_tril": "_unbroadcasted_scale_tril"},
-    ),
-    "LowRankMultivariateNormal": (
-        "LowRankMultivariateNormal",
-        {
-            "loc": "loc",
-            "cov_factor": "_unbroadcasted_cov_factor",
-            "cov_diag": "_unbroadcasted_cov_diag",
-        },
-    ),
-    "ZeroInflatedPoisson": ("ZeroInflatedPoisson", {"gate": "gate", "rate": "rate"}),
-}
-_KNOWN |= {
-    name: (name, {p: p for p in parameters.split()})
-    for name, parameters in {
-        "Normal": "loc scale",
-        "HalfNormal": "scale",
-        "LogNormal": "loc scale",
-        "Cauchy": "loc scale",
-        "HalfCauchy": "scale",
-        "StudentT": "df loc scale",
-        "Laplace": "loc scale",
-        "Gumbel": "loc scale",
-        "Gamma": "concentration rate",
-        "InverseGamma": "concentration rate",
-        "Exponential": "rate",
-        "Weibull": "scale concentration",
-        "Pareto": "scale alpha",
-        "Beta": "concentration1 concentration0",
-        "Kumaraswamy": "concentration1 concentration0",
-        "Uniform": "low high",
-        "VonMises": "loc concentration",
-        "Dirichlet": "concentration",
-        "Poisson": "rate",
-        "Chi2": "df",
-        "AsymmetricLaplace": "loc scale asymmetry",
-        "SoftLaplace": "loc scale",
-        "Logistic": "loc scale",
-    }.items()
-}
-_PROBS_OR_LOGITS = {
-    "Bernoulli": ("Bernoulli", ()),
-    "Categorical": ("Categorical", ()),
-    "Geometric": ("Geometric", ()),
-    "Binomial": ("Binomial", ("total_count",)),
-    "Multinomial": ("Multinomial", ("total_count",)),
-}
-_TRANSFORMS: dict[str, tuple[str, dict[str, str]]] = {
-    "ExpTransform": ("ExpTransform", {}),
-    "SigmoidTransform": ("SigmoidTransform", {}),
-    "SoftplusTransform": ("SoftplusTransform", {}),
-    "AbsTransform": ("AbsTransform", {}),
-    "AffineTransform": ("AffineTransform", {"loc": "loc", "scale": "scale"}),
-    "PowerTransform": ("PowerTransform", {"exponent": "exponent"}),
-    "OrderedTransform": ("OrderedTransform", {}),
+# Torch's name -> {NumPyro's parameter: the object's attribute}, where they differ.
+_KNOWN: dict[str, dict[str, str]] = {
+    "LKJCholesky": {"dimension": "dim", "concentration": "concentration"},
+    "MultivariateNormal": {"loc": "loc", "scale_tril": "_unbroadcasted_scale_tril"},
+    "LowRankMultivariateNormal": {
+        "loc": "loc",
+        "cov_factor": "_unbroadcasted_cov_factor",
+        "cov_diag": "_unbroadcasted_cov_diag",
+    },
+    "Wishart": {"concentration": "df", "scale_tril": "_unbroadcasted_scale_tril"},
+    **{name: {p: p for p in parameters} for name, parameters in SAME.items()},
 }
 
 
@@ -108,18 +48,22 @@ def describe(distribution: Any, leaf: Leaf) -> Description:
             ("component_distribution", describe(distribution.component_distribution, leaf)),
         )
         return Description("dist", kind, parts)
+    if kind == "LKJ":
+        return Description("dist", kind, describe(distribution.base_dist, leaf).arguments)
     if kind == "NegativeBinomial":
         odds = torch.exp(-distribution.logits)
         parts = (("concentration", leaf(distribution.total_count)), ("rate", leaf(odds)))
         return Description("dist", "GammaPoisson", parts)
-    if kind in _PROBS_OR_LOGITS:
-        name, others = _PROBS_OR_LOGITS[kind]
+    if kind in PROBS_OR_LOGITS:
         form = "probs" if _holds(distribution, "probs") else "logits"
-        return Description("dist", name, tuple(_values(distribution, [form, *others], leaf)))
+        names = [form, *PROBS_OR_LOGITS[kind]]
+        return Description("dist", kind, tuple(_values(distribution, names, leaf)))
+    if isinstance(distribution, Own):
+        found = ((k, _part(v, leaf)) for k, v in distribution.parameters.items())
+        return Description("dist", kind, tuple(found))
     if kind in _KNOWN:
-        name, attributes = _KNOWN[kind]
-        found = ((k, _value(getattr(distribution, a), leaf)) for k, a in attributes.items())
-        return Description("dist", name, tuple(found))
+        found = ((k, _value(getattr(distribution, a), leaf)) for k, a in _KNOWN[kind].items())
+        return Description("dist", kind, tuple(found))
     if kind == "TransformedDistribution":
         base = describe(distribution.base_dist, leaf)
         steps = [_transform(t, leaf) for t in distribution.transforms]
@@ -138,14 +82,22 @@ def _values(distribution: Any, names: list[str], leaf: Leaf) -> Any:
         yield name, _value(getattr(distribution, name), leaf)
 
 
+def _part(value: Any, leaf: Leaf) -> Any:
+    """A parameter of a distribution of our own: a tensor, a distribution, or several of them."""
+    if isinstance(value, list):
+        return [_part(v, leaf) for v in value]
+    if isinstance(value, torch.distributions.Distribution):
+        return describe(value, leaf)
+    return _value(value, leaf)
+
+
 def _value(value: Any, leaf: Leaf) -> Any:
     return leaf(value) if isinstance(value, torch.Tensor) else value
 
 
 def _transform(transform: Any, leaf: Leaf) -> Description:
     kind = type(transform).__name__
-    if kind not in _TRANSFORMS:
+    if kind not in TRANSFORMS:
         raise UnsupportedError(f"the transform {kind} has no description")
-    name, attributes = _TRANSFORMS[kind]
-    found = tuple((k, _value(getattr(transform, a), leaf)) for k, a in attributes.items())
-    return Description("transforms", name, found)
+    found = tuple((k, _value(getattr(transform, k), leaf)) for k in TRANSFORMS[kind])
+    return Description("transforms", kind, found)

@@ -14,6 +14,7 @@ from torch.distributions import biject_to
 
 from ppcore.recording.lift import call_on_host
 from ppcore.space import Space
+from ppcore.torch_view import SeenByTorch
 from ppcore_pyro.program import Program, double_precision, is_deterministic, is_factor
 
 
@@ -109,7 +110,7 @@ def _tangent(eager: Eager, primals: tuple[Any], tangents: tuple[Any]) -> tuple[A
 
 @jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True)
-class TorchTarget:
+class TorchTarget(SeenByTorch):
     """γ_β = prior · likelihood^β of a Pyro program, each value and gradient by a call of torch.
 
     Attributes
