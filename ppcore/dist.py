@@ -28,7 +28,14 @@ import numpy as np
 from ppcore.errors import ModelError, UnknownNameError, did_you_mean
 
 # Built from ppcore.repaired, which says why.
-_REPAIRED = ("BetaBinomial", "GammaPoisson", "NegativeBinomial2", "NegativeBinomialProbs")
+_REPAIRED = (
+    "BetaBinomial",
+    "GammaPoisson",
+    "NegativeBinomial",
+    "NegativeBinomial2",
+    "NegativeBinomialProbs",
+    "ZeroInflatedNegativeBinomial2",
+)
 _METHODS = ("expand", "to_event", "mask")
 _MODULES = {
     "dist": "numpyro.distributions",

@@ -58,3 +58,27 @@ class NegativeBinomial2(_GammaPoisson, nd.NegativeBinomial2):  # type: ignore[mi
 
 class NegativeBinomialProbs(_GammaPoisson, conjugate.NegativeBinomialProbs):  # type: ignore[misc]
     """NumPyro's negative binomial by probability, with log Γ in the place of log B."""
+
+
+def NegativeBinomial(
+    total_count: Any, probs: Any = None, logits: Any = None, *, validate_args: Any = None
+) -> Any:
+    """NumPyro's negative binomial in either form, by repaired parts."""
+    if probs is None:
+        return nd.NegativeBinomialLogits(total_count, logits, validate_args=validate_args)
+    return NegativeBinomialProbs(total_count, probs, validate_args=validate_args)
+
+
+def ZeroInflatedNegativeBinomial2(
+    mean: Any,
+    concentration: Any,
+    *,
+    gate: Any = None,
+    gate_logits: Any = None,
+    validate_args: Any = None,
+) -> Any:
+    """NumPyro's zero-inflated negative binomial, by repaired parts."""
+    base = NegativeBinomial2(mean, concentration, validate_args=validate_args)
+    return nd.ZeroInflatedDistribution(
+        base, gate=gate, gate_logits=gate_logits, validate_args=validate_args
+    )

@@ -299,7 +299,13 @@ def zero_inflated() -> Case:
         rate = jnp.exp(a + 0.1 * x)
         phi = sample("phi", nd.Gamma(3, 1))
         sample("y", nd.ZeroInflatedPoisson(gate, rate), obs=y)
-        sample("nb", nd.ZeroInflatedNegativeBinomial2(rate, phi, gate=gate), obs=nb)
+        if nb is None:
+            sample("nb", nd.ZeroInflatedNegativeBinomial2(rate, phi, gate=gate))
+        else:  # JAX's betaln, which NumPyro's density uses, is right to six digits only
+            ways = gammaln(phi + nb) - gammaln(phi) - gammaln(nb + 1)
+            plain = ways - phi * jnp.log1p(rate / phi) - nb * jnp.log1p(phi / rate)
+            zero = jnp.log(gate + (1 - gate) * jnp.exp(plain))
+            numpyro.factor("nb", jnp.where(nb == 0, zero, jnp.log1p(-gate) + plain))
         geometric = nd.Geometric(probs=1 / (1 + rate))
         sample("general", nd.ZeroInflatedDistribution(geometric, gate_logits=a - x), obs=general)
 
