@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 import torch
-from torch.distributions import Transform, biject_to, constraints
+from torch.distributions import Transform, biject_to, constraints, transform_to
 from torch.distributions.transforms import IndependentTransform
 
 
@@ -135,16 +135,19 @@ def _side(size: int) -> int:
 
 
 @biject_to.register(ZeroSum)
+@transform_to.register(ZeroSum)
 def _to_zero_sum(constraint: ZeroSum) -> Transform:
     return ToZeroSum(constraint.event_dim)
 
 
 @biject_to.register(LowerCholesky)
+@transform_to.register(LowerCholesky)
 def _to_lower_cholesky(constraint: LowerCholesky) -> Transform:
     return ToLowerCholesky()
 
 
 @biject_to.register(PositiveDefinite)
+@transform_to.register(PositiveDefinite)
 def _to_positive_definite(constraint: PositiveDefinite) -> Transform:
     return ToPositiveDefinite()
 

@@ -6,6 +6,7 @@ become float64, as they do in NumPy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -95,6 +96,14 @@ def betaln(a: Any, b: Any) -> torch.Tensor:
     """log B(a, b)."""
     a, b = real(a), real(b)
     return torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
+
+
+def polygamma(n: int, x: Any) -> torch.Tensor:
+    """(−1)ⁿ⁺¹ n! ζ(n + 1, x) for n > 0; torch's own has nine digits for n = 1."""
+    if n == 0:
+        return torch.digamma(real(x))
+    order = torch.tensor(n + 1.0, dtype=torch.float64)
+    return (-1) ** (n + 1) * math.factorial(n) * torch.special.zeta(order, real(x))
 
 
 def round_(a: Any, decimals: int = 0) -> torch.Tensor:
@@ -256,7 +265,7 @@ ELEMENTWISE: dict[str, Function] = {
     "numpy.clip": clip,
     "numpy.where": where,
     "numpy.round": round_,
-    "scipy.special.polygamma": lambda n, x: torch.polygamma(int(n), real(x)),
+    "scipy.special.polygamma": lambda n, x: polygamma(int(n), x),
     "scipy.special.multigammaln": lambda a, d: torch.special.multigammaln(real(a), int(d)),
     "astype": lambda x, dtype: tensor(x).to(getattr(torch, str(dtype))),
     "deterministic": tensor,

@@ -169,6 +169,8 @@ def to_pyro(model: Any) -> Callable[[], None]:
     neighbouring steps are all that meet): its site ``z`` the sites ``z_0``, ``z_1``, … by position
     along the leading axis, backwards if the scan runs backwards. Batch axes outside plates become
     plates, since Pyro wants one for each; finite discrete latent sites are marked for enumeration.
+    Where the support of a latent site depends on other sites, Pyro's own HMC and NUTS draw from
+    another posterior: they keep the bijection of their first run.
 
     Parameters
     ----------
