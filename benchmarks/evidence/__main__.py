@@ -15,8 +15,9 @@ from ppcore.fit import infer
 from ppcore.report import SamplingWarning
 
 HEAD = (
-    "| target | truth | mean log Ẑ | sd | s.e. | error | own s.e. | gradients | temperatures "
-    "| seconds | goal |\n|---|---|---|---|---|---|---|---|---|---|---|"
+    "| target | starts from | particles | truth | mean log Ẑ | error | s.e. | sd | own s.e. "
+    "| temperatures | gradients: mean | most | seconds | goal |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -25,7 +26,7 @@ def measure(name: str, case: Case, seeds: int, folder: Path | None) -> str | Non
     target = case.target(folder)
     if target is None:
         return None
-    engine = registry.engine("smc", dict(case.settings))
+    engine = registry.engine("smc", {"pilot": True, **case.settings})
     found, own, gradients, temperatures, seconds = [], [], [], [], []
     for seed in range(seeds):
         began = time.perf_counter()
@@ -47,15 +48,18 @@ def measure(name: str, case: Case, seeds: int, folder: Path | None) -> str | Non
     known = [e for e in own if np.isfinite(e)]
     own_error = float(np.mean(known)) if known else np.nan
     error, standard = mean - case.truth, sd / seeds**0.5
-    met = abs(error) <= 2 * standard + 1e-9
+    parts = [("2 s.e.", abs(error) <= 2 * float(np.hypot(standard, case.known_to)))]
     if case.goal is not None:
-        met = abs(error) <= case.goal
-    met = met and max(gradients) <= 5e6
-    goal = "within 2 s.e." if case.goal is None else f"≤ {case.goal:g}"
+        parts.append((f"≤ {case.goal:g}", abs(error) <= case.goal))
+    parts.append(("≤ 5e6", max(gradients) <= 5e6))
+    goal = ", ".join(f"{what}: {'met' if met else 'missed'}" for what, met in parts)
+    others = {k: v for k, v in case.settings.items() if k != "reference"}
+    start = ", ".join([case.start, *(f"{k}={v}" for k, v in others.items())])
+    truth = f"{case.truth:g}" + (f" ± {case.known_to:g}" if case.known_to else "")
     return (
-        f"| {name} | {case.truth:g} | {mean:.4f} | {sd:.4f} | {standard:.4f} | {error:+.4f} | "
-        f"{own_error:.4f} | {int(np.mean(gradients)):,} | {np.mean(temperatures):.0f} | "
-        f"{np.median(seconds):.1f} | {goal}: {'met' if met else 'missed'} |"
+        f"| {name} | {start} | {case.particles:,} | {truth} | {mean:.4f} | {error:+.4f} | "
+        f"{standard:.4f} | {sd:.4f} | {own_error:.4f} | {np.mean(temperatures):.0f} | "
+        f"{int(np.mean(gradients)):,} | {max(gradients):,} | {np.median(seconds):.1f} | {goal} |"
     )
 
 
@@ -87,10 +91,29 @@ def page(table: str, seeds: int) -> str:
     return (
         "# Log evidence by plain tempered SMC\n\n"
         f"`python -m benchmarks.evidence --data FOLDER --out benchmarks/evidence.md`: {seeds} "
-        "seeds, one run of the engine `smc` each. Gradients count all evaluations of the target, "
-        "tuning included; seconds are medians over seeds, compilation left to the first. “sd” is "
-        "over seeds, “own s.e.” what the lineages of one run say. The goal is about the mean over "
-        f"seeds, with at most 5,000,000 gradients a run.\n\n{table}\n"
+        "seeds, one run of the engine `smc(pilot=True)` each, with the default settings unless "
+        "the second column says otherwise: a pilot population finds temperatures, steps and "
+        "numbers of moves and is thrown away, the evidence comes from fresh particles that "
+        "change none of them, so that E[Ẑ] = Z. Gradients count all evaluations of the target, "
+        "pilot and search for a mode included; seconds are medians over seeds on two shared "
+        "cores, compilation left to the first. “s.e.” is sd/√seeds over seeds, “own s.e.” what "
+        "the lineages of one run say. The error of the mean is to be within two standard errors "
+        "(that of the truth, where it comes from a long run, added in squares), below the bound "
+        "where one is given, with at most 5,000,000 gradients in every run.\n\n"
+        f"{table}\n{remarks()}"
+    )
+
+
+def remarks() -> str:
+    """What the table cannot say."""
+    return (
+        "\n- No Gaussian or Student-t reference knows of the funnel's neck (x₀ < −4, 9 % of the "
+        "mass), and no particle gets there before the weights have been told: `funnel-t` shows "
+        "the evidence that is lost. `funnel` starts from a mixture over scales, which has mass "
+        "in the neck and in the mouth; the funnel's own law of x₀ is part of it.\n"
+        "- `seeds` is sampled in non-centred coordinates, which change no evidence.\n"
+        "- The truths of sonar, ionosphere, seeds and lgcp are long SMC runs by others' programs, "
+        "known to the error stated.\n"
     )
 
 

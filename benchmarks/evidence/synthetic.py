@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import gammaln
 from jax.scipy.stats import norm
 
 from ppcore.target import DensityTarget
@@ -29,6 +30,44 @@ def from_gaussian(
     """A target with the reference N(0, width² I)."""
     leaves = {"width": np.float64(width), "zero": np.zeros(dim), **data}
     return DensityTarget(log_density, dim, leaves, log_start, draw_start)
+
+
+def log_scales(x: Any, data: Any) -> Any:
+    """x₀ ~ N(0, 3²); the others N(0, s² I) for one s of ``scales``, all as likely."""
+    rest, s = x[1:], data["scales"]
+    log_p = norm.logpdf(rest[None], 0.0, s[:, None]).sum(1)
+    return norm.logpdf(x[0], 0.0, 3.0) + jax.nn.logsumexp(log_p) - jnp.log(len(s))
+
+
+def draw_scales(key: Any, data: Any) -> Any:
+    k_scale, k_rest = jax.random.split(key)
+    z = jax.random.normal(k_rest, data["zero"].shape, data["zero"].dtype)
+    s = jax.random.choice(k_scale, data["scales"])
+    return jnp.concatenate([3.0 * z[:1], s * z[1:]])
+
+
+def funnel_from_scales() -> DensityTarget:
+    """The funnel from a reference with mass in its neck and in its mouth: s = 2⁻⁷ … 2⁷."""
+    leaves = {"scales": 2.0 ** np.arange(-7.0, 8.0), "zero": np.zeros(10)}
+    return DensityTarget(funnel, 10, leaves, log_scales, draw_scales)
+
+
+def log_student(x: Any, data: Any) -> Any:
+    """Multivariate Cauchy of scale ``width``: Student-t with one degree of freedom."""
+    d = x.shape[0]
+    constant = gammaln(0.5 * (1 + d)) - 0.5 * (1 + d) * jnp.log(jnp.pi) - d * jnp.log(data["width"])
+    return constant - 0.5 * (1 + d) * jnp.log1p(jnp.sum(x**2) / data["width"] ** 2)
+
+
+def draw_student(key: Any, data: Any) -> Any:
+    z = jax.random.normal(key, (1 + len(data["zero"]),), data["zero"].dtype)
+    return data["width"] * z[1:] / jnp.abs(z[0])
+
+
+def funnel_from_student() -> DensityTarget:
+    """The funnel from heavy tails without a word about its neck."""
+    leaves = {"width": np.float64(1.0), "zero": np.zeros(10)}
+    return DensityTarget(funnel, 10, leaves, log_student, draw_student)
 
 
 def funnel(x: Any, data: Any) -> Any:

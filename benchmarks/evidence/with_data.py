@@ -68,24 +68,24 @@ def brownian(file: Path) -> DensityTarget:
 
 
 def seeds_prior(x: Any, data: Any) -> Any:
-    """log τ with τ ~ Γ(.01, .01), four coefficients ~ N(0, 10²), 21 effects ~ N(0, 1/τ)."""
-    t, w, b = x[0], x[1:5], x[5:]
+    """log τ with τ ~ Γ(.01, .01), four coefficients ~ N(0, 10²), 21 z ~ N(0, 1)."""
+    t, w, z = x[0], x[1:5], x[5:]
     a = 0.01
     log_tau = a * jnp.log(a) - gammaln(a) + a * t - a * jnp.exp(t)
-    return log_tau + norm.logpdf(w, 0.0, 10.0).sum() + norm.logpdf(b, 0.0, jnp.exp(-t / 2)).sum()
+    return log_tau + norm.logpdf(w, 0.0, 10.0).sum() + norm.logpdf(z).sum()
 
 
 def seeds_draw(key: Any, data: Any) -> Any:
     k_tau, k_rest = jax.random.split(key)
     t = jax.random.loggamma(k_tau, 0.01, dtype=data["r"].dtype) - jnp.log(0.01)
     z = jax.random.normal(k_rest, (25,), data["r"].dtype)
-    return jnp.concatenate([t[None], 10.0 * z[:4], jnp.exp(-t / 2) * z[4:]])
+    return jnp.concatenate([t[None], 10.0 * z[:4], z[4:]])
 
 
 def seeds_joint(x: Any, data: Any) -> Any:
-    """r ~ Binomial(n, p), logit p = design · w + b."""
+    """r ~ Binomial(n, p), logit p = design · w + b, with the effects b = z/√τ ~ N(0, 1/τ)."""
     r, n = data["r"], data["n"]
-    eta = data["design"] @ x[1:5] + x[5:]
+    eta = data["design"] @ x[1:5] + jnp.exp(-0.5 * x[0]) * x[5:]
     ways = gammaln(n + 1) - gammaln(r + 1) - gammaln(n - r + 1)
     log_p = r * jax.nn.log_sigmoid(eta) + (n - r) * jax.nn.log_sigmoid(-eta)
     return seeds_prior(x, data) + (ways + log_p).sum()
@@ -98,10 +98,10 @@ def seeds(file: Path) -> DensityTarget:
 
 
 def field_prior(x: Any, data: Any) -> Any:
-    """N(mean, K) by K⁻¹; see :func:`lgcp`."""
-    centred = x - data["mean"]
+    """N(mean, K), with L⁻¹ for K = L Lᵀ; see :func:`lgcp`."""
+    white = data["whitener"] @ (x - data["mean"])
     constant = -0.5 * x.shape[0] * jnp.log(2 * jnp.pi) - data["log_det"]
-    return -0.5 * centred @ (data["precision"] @ centred) + constant
+    return -0.5 * white @ white + constant
 
 
 def field_draw(key: Any, data: Any) -> Any:
@@ -129,7 +129,7 @@ def lgcp(file: Path) -> DensityTarget:
         "counts": counts.ravel(),
         "mean": np.float64(np.log(126) - 1.91 / 2),
         "factor": factor,
-        "precision": np.linalg.inv(kernel),
+        "whitener": np.linalg.inv(factor),
         "log_det": np.log(np.diag(factor)).sum(),
     }
     return DensityTarget(field_joint, GRID**2, data, field_prior, field_draw)
