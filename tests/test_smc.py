@@ -20,6 +20,7 @@ from small import posterior
 
 import ppcore as pp
 from ppcore import dist, precision
+from ppcore.contract import ProperlyWeighted
 from ppcore.errors import PopulationError, SettingsError, UnsupportedError
 from ppcore.fit import Fit, infer
 from ppcore.fit.weighted import draw
@@ -78,6 +79,7 @@ def test_evidence_and_moments_are_exact_within_their_errors() -> None:
         "importance": quiet(target, Importance(), draws=4096, chains=4, seed=1),
         "data": quiet(target, SMC("random_walk", by="data"), draws=512, chains=4, seed=2),
         "waste-free": quiet(target, SMC(waste_free=8), draws=512, chains=4, seed=3),
+        "pilot": quiet(target, SMC(pilot=True), draws=512, chains=4, seed=5),
         "autoregressive": quiet(target, SMC("autoregressive"), draws=512, chains=4, seed=4),
     }
     for name, fit in fits.items():
@@ -101,8 +103,20 @@ def test_one_trace_for_sixty_temperatures_other_seeds_and_other_data() -> None:
         assert len(first.stats["temperature"]) >= 60
         TRACED.clear()
         other = engine.populate(Keys(2).block(0), Counted(2.0 * y), 256, silent)
+        again = SMC(ess=0.996, pilot=True).populate(Keys(1).block(0), Counted(y), 256, silent)
     assert not TRACED
+    # The second run repeats the first, whose gradients count too, with particles of its own.
+    for name in ("temperature", "step_size", "moves"):
+        np.testing.assert_allclose(again.stats[name], first.stats[name], rtol=1e-12)
+    assert again.gradients == pytest.approx(2 * first.gradients, rel=0.1)
+    assert abs(float(again.population.log_z - first.population.log_z)) > 1e-6
     assert len(other.stats["temperature"]) != len(first.stats["temperature"])
+
+
+def test_a_pilot_makes_the_evidence_unbiased() -> None:
+    assert SMC(pilot=True).contract == ProperlyWeighted()
+    assert SMC().contract == ProperlyWeighted(unbiased_evidence=False)
+    assert SMC("random_walk", pilot=True).stage.contract == ProperlyWeighted()
 
 
 def test_a_fit_keeps_its_population_and_its_evidence(tmp_path: Any) -> None:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ppcore_smc.hmc import HMC
 
 from ppcore import precision, random
 from ppcore.contract import Contract, Invariant, ProperlyWeighted
@@ -213,6 +214,14 @@ def bowl(x: Any, data: Any) -> Any:
     return -0.5 * jnp.sum(x**2)
 
 
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True)
+class Rough(FiniteTarget):
+    """A target that says it has no gradient."""
+
+    has_gradient = False
+
+
 def test_a_sampler_says_what_its_target_lacks() -> None:
     bare = DensityTarget(bowl, 2)
     key = jax.random.key(0)
@@ -222,6 +231,10 @@ def test_a_sampler_says_what_its_target_lacks() -> None:
         (Prior() >> Correct(0.0, 0.5))(key, LINE(), 8)
     with pytest.raises(CompositionError, match="one by one"):
         (Prior() >> Anneal((1.0,), Independence(), by="data"))(key, LINE(), 8)
+    line = LINE()
+    rough = Rough(line.table_prior, line.table_likelihood, line.beta)
+    with pytest.raises(CompositionError, match="HMC needs a gradient"):
+        (Prior() >> Anneal((1.0,), HMC()))(key, rough, 8)
     assert Sequence((Resample(),)).start is None
 
 

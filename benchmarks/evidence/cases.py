@@ -77,18 +77,22 @@ CASES = {
         particles=2048,
     ),
     "many_well": Case(
-        _gaussian(synthetic.many_well, 32, 2.0), 164.69568, "N(0, 2² I)", particles=2048
+        _gaussian(synthetic.many_well, 32, 2.0),
+        164.69568,
+        "N(0, 2² I)",
+        particles=4096,
+        settings={"most": 6},
     ),
     "mw5": Case(_gaussian(synthetic.mw5, 5, 2.0), -0.54106, "N(0, 2² I)", particles=4096),
     "banana": Case(_gaussian(synthetic.banana, 2, 10.0), 0.0, "N(0, 10² I)"),
     "brownian": Case(with_data.brownian, 1.18775, "prior", 0.05, "brownian.csv", 2048),
     "sonar": Case(
-        with_data.regression, -108.39, MODE, 0.05, "sonar.csv", 16384, 0.01, settings=LAPLACE
+        with_data.regression, -108.39, MODE, 0.05, "sonar.csv", 8192, 0.01, settings=LAPLACE
     ),
     "ionosphere": Case(
-        with_data.regression, -111.61, MODE, 0.05, "ionosphere.csv", 16384, 0.02, settings=LAPLACE
+        with_data.regression, -111.61, MODE, 0.05, "ionosphere.csv", 8192, 0.02, settings=LAPLACE
     ),
-    "seeds": Case(with_data.seeds, -73.41, "prior, b = z/√τ", 0.05, "seeds.csv", 8192, 0.01),
+    "seeds": Case(with_data.seeds, -73.41, "prior, b = z/√τ", 0.05, "seeds.csv", 4096, 0.01),
     "lgcp": Case(
         with_data.lgcp, 501.6, MODE, 0.3, "finpines.csv", 128, 0.1, {**LAPLACE, "most": 3}
     ),
