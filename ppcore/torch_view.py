@@ -1,7 +1,8 @@
 """A target as torch sees it: batched log density and gradient, exchanged without copies.
 
-JAX computes, compiled once for each number of rows; torch and JAX read each other's memory
-(DLPack). Torch is imported when a view is made, not before.
+JAX computes, compiled once for each number of rows. Each reads the other's memory: points by
+NumPy's view of a tensor on the host (which JAX takes faster than DLPack) or by DLPack on an
+accelerator, results by DLPack. Torch is imported when a view is made, not before.
 """
 
 from __future__ import annotations
@@ -58,6 +59,13 @@ def _density() -> Any:
     return Density
 
 
+def _handed_over(x: torch.Tensor) -> Any:
+    """A tensor's memory, as JAX takes it."""
+    if x.device.type == "cpu" or jax.default_backend() == "cpu":
+        return x.cpu().numpy()
+    return jax.dlpack.from_dlpack(x)
+
+
 class SeenByTorch:
     """What gives a target ``target.torch()``."""
 
@@ -92,10 +100,10 @@ class TorchView:
     >>> from ppcore.target import DensityTarget
     >>> def normal(x, data): return -0.5 * jnp.sum(x**2)
     >>> view = DensityTarget(normal, 2).torch()
-    >>> x = torch.tensor([[1.0, 1.0], [0.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    >>> x = torch.tensor([[1.0, 1.0], [3.0, 2.0]], dtype=torch.float64, requires_grad=True)
     >>> view.log_density(x).sum().backward()
     >>> x.grad.tolist()
-    [[-1.0, -1.0], [0.0, -2.0]]
+    [[-1.0, -1.0], [-3.0, -2.0]]
     """
 
     def __init__(self, target: Any, dtype: str = "float64") -> None:
@@ -126,7 +134,8 @@ class TorchView:
 
     def constrain(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """x: float[n, d] -> {site: [n, …]}, in the model's own coordinates."""
-        return self._run(_sites, x)  # type: ignore[no-any-return]
+        # Copied: a site that is its coordinate would be the caller's own memory.
+        return {name: value.clone() for name, value in self._run(_sites, x).items()}
 
     def sample_reference(self, seed: int, n: int) -> torch.Tensor:
         """``n`` draws from the prior, unconstrained; float[n, d]."""
@@ -140,10 +149,7 @@ class TorchView:
             )
         given = x.detach().to(self.dtype).contiguous()
         with precision.scope(self._precision):
-            shared = jax.dlpack.from_dlpack(given)
-            home = jax.devices()[0]
-            if home not in shared.devices():
-                shared = jax.device_put(shared, home)
+            shared = _handed_over(given)
             # Waited for: torch may write to x as soon as this returns.
             found = jax.block_until_ready(program(self.target, shared))
             return self._out(found, x.device)

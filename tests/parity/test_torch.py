@@ -24,7 +24,7 @@ from ppcore import dist
 from ppcore.errors import ModelError, ShapeError, UnsupportedError
 from ppcore.precision import scope
 from ppcore.semantics.log_density import layout
-from ppcore.target import value_and_gradient
+from ppcore.target import DensityTarget, value_and_gradient
 
 from .case import Case
 from .models import CASES
@@ -186,6 +186,10 @@ def test_enumeration_that_would_mix_axes_is_refused() -> None:
         _potential(summed().observe(y=1.0).to_pyro())
 
 
+def _square(x: Any, data: Any) -> Any:
+    return -(x**2).sum()
+
+
 def test_a_view_of_a_target() -> None:
     """What torch gets through ``target.torch()`` is what JAX computes, bit by bit."""
     target = BY_NAME["eight_schools"].model().target()
@@ -205,6 +209,11 @@ def test_a_view_of_a_target() -> None:
     again = view.log_density(apart)
     apart.zero_()
     np.testing.assert_allclose(again, values, rtol=1e-14)
+    plain = DensityTarget(_square, 2).torch()
+    point = torch.ones(1, 2, dtype=torch.float64)
+    kept = plain.constrain(point)["x"]
+    point.zero_()
+    assert kept.sum() == 2
     assert set(view.constrain(x)) == {"mu", "tau", "eta", "theta"}
     assert view.sample_reference(1, 3).shape == (3, target.dim)
     with pytest.raises(ShapeError, match="one point a row"):
