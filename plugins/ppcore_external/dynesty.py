@@ -20,7 +20,7 @@ from ppcore.tuning.noise import spawned
 FITTED = 4096
 SAMPLES = ("auto", "unif", "rwalk", "slice", "rslice")
 # Log densities below are one plateau for nested sampling, which cannot order infinities.
-FLOOR = -1e300
+FLOOR = -1e30
 
 
 @jax.jit
@@ -40,11 +40,23 @@ def _log_ratio(target: Any, middle: Any, scale: Any, x: Any) -> Any:
 
 
 @partial(jax.jit, static_argnames="n")
-def _spread(key: Any, target: Any, n: int) -> tuple[Any, Any]:
-    """Median and half the central 68 % of reference draws, coordinate by coordinate."""
+def _spread(key: Any, target: Any, n: int) -> tuple[Any, Any, Any, Any]:
+    """Median and half the central 68 % of reference draws, coordinate by coordinate; the draws, and
+    whether γ is positive at any."""
     x = target.sample_reference(key, n)
     low, middle, high = jnp.quantile(x, jnp.array([0.16, 0.5, 0.84], x.dtype), axis=0)
-    return middle, jnp.maximum(0.5 * (high - low), 1e-9)
+    alive = jnp.isfinite(jax.vmap(target.log_density)(x)).any()
+    return middle, jnp.maximum(0.5 * (high - low), 1e-9), x, alive
+
+
+def _dead(population: Population) -> PopulationError:
+    return PopulationError(
+        "dynesty found no point where the model can have produced the data. Check that they lie in "
+        "the support of the likelihood, and hold no NaN.",
+        population,
+        "nested sampling",
+        1.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,9 @@ class Dynesty:
             )
         host_key, prior_key = spawned(key, 2)
         rng = np.random.default_rng(np.asarray(jax.random.key_data(host_key)).ravel())
-        middle, scale = _spread(prior_key, target, FITTED)
+        middle, scale, draws, alive = _spread(prior_key, target, FITTED)
+        if not alive:
+            raise _dead(equally_weighted(draws))
         sampler = dynesty.NestedSampler(
             lambda x: float(_log_ratio(target, middle, scale, x.astype(middle.dtype))),
             lambda u: np.asarray(_from_cube(middle, scale, u.astype(middle.dtype)), float),
@@ -143,13 +157,7 @@ class Dynesty:
         x = rng.permutation(x).astype(dtype)
         population = equally_weighted(jnp.asarray(x))
         if log_z < 0.5 * FLOOR:
-            raise PopulationError(
-                "dynesty found no point where the model can have produced the data. Check that the "
-                "observed data lie in the support of the likelihood.",
-                population,
-                "nested sampling",
-                1.0,
-            )
+            raise _dead(population)
         ess = float(1 / (weights**2).sum())
         made = Population(population.x, population.log_weight, jnp.asarray(log_z, dtype))
         notes = (

@@ -113,6 +113,9 @@ class Nutpie:
     ) -> tuple[Any, Any, dict[str, Any]]:
         """A run of nutpie: ``tune`` draws that are dropped, then draws: float[chains, n, d].
 
+        The gradients of the tuning are counted with the first draw. Chains start at rows of
+        ``carry``, each at one drawn at random.
+
         Raises :class:`ppcore.errors.StartError` if nutpie refuses the start, and
         :class:`ppcore.errors.PPCoreError` if it fails later.
         """
@@ -128,7 +131,7 @@ class Nutpie:
                 chains=len(x),
                 seed=seed_of(key),
                 progress_bar=False,
-                save_warmup=False,
+                save_warmup=True,
                 low_rank_modified_mass_matrix=self.metric == "low_rank",
                 target_accept=self.target_accept,
                 maxdepth=self.max_depth,
@@ -137,11 +140,16 @@ class Nutpie:
             kind = StartError if "init" in str(error).lower() else PPCoreError
             raise kind(f"nutpie gave up: {error}") from error
         draws = np.asarray(trace.posterior["x"]).astype(x.dtype)
+        if draws.shape[1] < n:
+            # nutpie answers an interrupt with the draws so far; ppcore stops at its last block.
+            raise KeyboardInterrupt
         said = trace.sample_stats
+        gradients = np.asarray(said["n_steps"]).astype(np.int64)
+        gradients[:, 0] += np.asarray(trace.warmup_sample_stats["n_steps"]).sum(1).astype(np.int64)
         stats = {
             "log_density": np.asarray(said["logp"]).astype(x.dtype),
             "diverging": np.asarray(said["diverging"]),
-            "n_gradients": np.asarray(said["n_steps"]).astype(np.int64),
+            "n_gradients": gradients,
             "step_size": np.asarray(said["step_size"]).astype(x.dtype),
         }
         return draws[:, -1], draws, stats

@@ -31,11 +31,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def problems(known: Catalog) -> Iterator[str]:
-    """One line for every engine, plugin or name that is out of use, with the reason."""
-    for spec in known.engines.values():
+    """One line for every engine, frontend, plugin or name that is out of use, with the reason."""
+    for spec in (*known.engines.values(), *known.frontends.values()):
         reason = registry.unavailable(spec)
         if reason is not None:
-            yield f"not available: engine {reason}"
+            yield f"not available: {spec.kind} {reason}"
     for plugin in known.plugins:
         who = f"plugin {plugin.origin.plugin!r} of {plugin.origin}"
         if plugin.error:
