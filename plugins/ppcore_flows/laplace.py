@@ -67,9 +67,7 @@ class Laplace:
                 "No mode with a definite Hessian describes the mass around it (a funnel or a ridge "
                 "has none), so there is no Laplace approximation. Use 'flow' or 'smc'."
             )
-        notes = tuple(
-            note.replace("Training began", "The proposal is made") for note in found.notes
-        )
+        notes = (f"The proposal has {len(found.means)} parts, one for each mode found.",)
         flow = found.law(jnp.result_type(float))
         made = Trained(flow, np.zeros(0), np.zeros(0), found.gradients, notes)
         return drawn(k_draw, defended(k_guard, flow, self.defence), made, target, n, report)

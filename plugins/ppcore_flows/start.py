@@ -87,11 +87,12 @@ class Found:
 def explore(key: Any, target: Any) -> Found:
     """Climb from scattered points and reference draws; a Gaussian at every mode that holds up.
 
-    Half of the climbs start from reference draws, where the target has a reference, the others
-    uniformly on (−2, 2)^d, or half of them on (−20, 20)^d without one. Newton steps sharpen each end that no mode found before explains. A mode
-    is kept if the log weights of draws from its Gaussian vary little; a mode 20 nats below the best
-    in Laplace evidence is left out. Where no mode is kept (a funnel), the Gaussian is the one of
-    :func:`ppcore.tuning.start.find`, around the stage of a climb with the highest bound.
+    Half of the climbs start uniformly on (−2, 2)^d; the others from reference draws, or, where the
+    target has no reference, uniformly on (−20, 20)^d. Newton steps sharpen each end that no mode
+    found before explains. A mode is kept if the log weights of draws from its Gaussian vary little;
+    a mode 20 nats below the best in Laplace evidence is left out. Where no mode is kept (a funnel),
+    the Gaussian is the one of :func:`ppcore.tuning.start.find`, around the stage of a climb with
+    the highest bound.
 
     Raises :class:`ppcore.errors.StartError` if no start with a finite log density is found.
     """

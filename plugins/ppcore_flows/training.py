@@ -184,7 +184,7 @@ def sound(density: Any) -> bool:
 
 
 def require_smooth(target: Any, name: str) -> None:
-    """Raise :class:`ppcore.errors.UnsupportedError` where a flow cannot be trained on ``target``."""
+    """Raise :class:`ppcore.errors.UnsupportedError` where ``target`` cannot train a flow."""
     labels = tuple(getattr(target, "labels", ()))
     if not getattr(target, "has_gradient", True):
         what = f" (finite sites {', '.join(map(repr, labels))} are kept)" if labels else ""
