@@ -94,6 +94,6 @@ CASES = {
     ),
     "seeds": Case(with_data.seeds, -73.41, "prior, b = z/√τ", 0.05, "seeds.csv", 4096, 0.01),
     "lgcp": Case(
-        with_data.lgcp, 501.6, MODE, 0.3, "finpines.csv", 128, 0.1, {**LAPLACE, "most": 3}
+        with_data.lgcp, 501.6, MODE, 0.3, "finpines.csv", 64, 0.1, {**LAPLACE, "most": 3}
     ),
 }

@@ -17,7 +17,7 @@ from ppcore.tuning.lbfgs import Evaluate, Paths, climb, dense_inverse_hessian
 from ppcore.tuning.preconditioner import Dense
 from ppcore.tuning.start import scattered
 
-CLIMBERS, CALLS, PAD = 4, 200, 64
+CLIMBERS, CALLS, PAD, FEW = 4, 200, 64, 16
 DIFFERENCES_UP_TO, ROUNDS = 128, 20
 
 
@@ -160,9 +160,11 @@ def _values(target: Any, x: Any) -> tuple[Any, Any]:
 def _evaluate(target: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """log γ and its gradient at any number of points, with one compiled shape."""
     values, gradients = [], []
-    for first in range(0, len(x), PAD):
-        rows = x[first : first + PAD]
-        padded = np.concatenate([rows, np.repeat(rows[-1:], PAD - len(rows), axis=0)])
+    # Many coordinates are dear to evaluate, and their Newton steps ask for few points at once.
+    pad = PAD if x.shape[1] <= DIFFERENCES_UP_TO else FEW
+    for first in range(0, len(x), pad):
+        rows = x[first : first + pad]
+        padded = np.concatenate([rows, np.repeat(rows[-1:], pad - len(rows), axis=0)])
         value, gradient = _values(target, padded.astype(jnp.result_type(float)))
         values.append(np.asarray(value, float)[: len(rows)])
         gradients.append(np.asarray(gradient, float)[: len(rows)])
