@@ -18,8 +18,8 @@ def reverse_kl(q: Any, key: Any, law: Any, batch: int) -> tuple[Any, tuple[Any, 
     """KL(q ‖ γ/Z) − log Z = E_q[log q − log γ], by its path gradient alone.
 
     With x = T(u): ∂_θ = E[(∂x/∂θ)ᵀ ∇_x(log q − log γ)]; the score term ∂_θ log q at fixed x has
-    mean zero and is left out, so that the gradient vanishes, noise and all, where q = γ/Z. Shares of
-    strata carry the gradient of mixture weights. Draws where γ is zero or not a number are dropped.
+    mean zero and is left out, so that the gradient vanishes, noise and all, where q = γ/Z. Shares
+    of strata carry the gradient of mixture weights. Draws where γ is zero or NaN are dropped.
 
     ``law`` is a target; one gradient of it for each of ``batch`` draws.
 
