@@ -22,6 +22,7 @@ def _spec(
         f"ppcore_flows.{load}",
         contract=contract,
         requires=requires,
+        extra="flows",
         needs=("gradient",),
         summary=summary,
         reference=reference,
