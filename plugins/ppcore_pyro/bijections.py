@@ -1,8 +1,9 @@
 """Bijections from R^k onto supports, in the coordinates of the JAX semantics.
 
 Torch's own agree with NumPyro's wherever it has one (positive, interval, simplex, ordered,
-Cholesky factors of correlations); those it lacks are here, and are torch's from then on too: for
-Pyro's samplers, on constraints that only this package uses.
+Cholesky factors of correlations), with nine digits in two Jacobians, which are put right here.
+Those it lacks are here, and are torch's from then on too: for Pyro's samplers, on constraints that
+only this package uses.
 """
 
 from __future__ import annotations
@@ -11,8 +12,18 @@ import math
 from typing import Any
 
 import torch
+from pyro.distributions import constraints as pyro_constraints
+from pyro.distributions.transforms import CorrMatrixCholeskyTransform
 from torch.distributions import Transform, biject_to, constraints, transform_to
-from torch.distributions.transforms import IndependentTransform
+from torch.distributions.transforms import (
+    AffineTransform,
+    ComposeTransform,
+    CorrCholeskyTransform,
+    IndependentTransform,
+    SigmoidTransform,
+)
+
+from ppcore_pyro.elementwise import softplus
 
 
 class ZeroSum(constraints.Constraint):
@@ -130,6 +141,25 @@ class ToPositiveDefinite(ToLowerCholesky):
         return log_diagonal.sum(-1) + n * math.log(2) + (weights * log_diagonal).sum(-1)
 
 
+class ToUnitInterval(SigmoidTransform):  # type: ignore[misc]
+    """Torch's sigmoid with its log-Jacobian to all digits."""
+
+    def log_abs_det_jacobian(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return -softplus(x) - softplus(-x)
+
+
+class ToCorrelationFactor(CorrCholeskyTransform):  # type: ignore[misc]
+    """Torch's stick-breaking with its log-Jacobian to all digits."""
+
+    def log_abs_det_jacobian(
+        self, x: torch.Tensor, y: torch.Tensor, intermediates: Any = None
+    ) -> torch.Tensor:
+        found: torch.Tensor = super().log_abs_det_jacobian(x, y)
+        # Torch's softplus drops the exponential from 20 on.
+        dropped = softplus(-2 * x) - torch.nn.functional.softplus(-2 * x)
+        return found - 2 * dropped.sum(-1)
+
+
 def _side(size: int) -> int:
     return round((math.sqrt(1 + 8 * size) - 1) / 2)
 
@@ -157,6 +187,13 @@ def bijection(support: Any) -> Transform:
     if isinstance(support, constraints.independent):
         inner = bijection(support.base_constraint)
         return IndependentTransform(inner, support.reinterpreted_batch_ndims)
+    if isinstance(support, constraints.interval):
+        low, width = support.lower_bound, support.upper_bound - support.lower_bound
+        return ComposeTransform([ToUnitInterval(), AffineTransform(low, width)])
+    if type(support) is type(constraints.corr_cholesky):
+        return ToCorrelationFactor()
+    if type(support) is type(pyro_constraints.corr_matrix):
+        return ComposeTransform([ToCorrelationFactor(), CorrMatrixCholeskyTransform().inv])
     if type(support) is type(constraints.lower_cholesky):
         return ToLowerCholesky()
     if type(support) is type(constraints.positive_definite):
