@@ -77,7 +77,7 @@ def test_without_extras_every_entry_lists_and_says_what_to_install(
         assert f"not available: {kind} {name!r}" in text and remedy in text
         if kind == "engine":
             assert remedy in shown[name]["unavailable"]
-            with pytest.raises(PluginError, match="which is not installed"):
+            with pytest.raises(PluginError, match="not installed"):
                 infer(model().observe(y=Y), name)
     assert lacking >= 4
 
