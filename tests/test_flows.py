@@ -313,7 +313,7 @@ class Rough(DensityTarget):
     """A target that says it cannot be differentiated."""
 
     has_gradient = False
-    labels = ("k",)
+    finite_sites = ("k",)
 
 
 def test_bad_input_is_refused() -> None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppcore.contract import Contract, ProperlyWeighted
+from ppcore.contract import Contract, Density
 from ppcore.contract import importance as weighed_by
 from ppcore.engine import Populated, Progress, Report
 from ppcore.errors import SettingsError, did_you_mean
@@ -203,7 +203,7 @@ class FlowImportance:
 
     @property
     def contract(self) -> Contract:
-        return weighed_by(ProperlyWeighted())
+        return weighed_by(Density())
 
     def populate(self, key: Any, target: Any, n: int, report: Report) -> Populated:
         """``n`` weighted draws; see :class:`ppcore.engine.PopulationEngine`.

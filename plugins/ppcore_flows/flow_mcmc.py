@@ -175,11 +175,11 @@ class FlowMCMC:
         Raises what :func:`ppcore_flows.flow.learn` raises.
         """
         require_smooth(target, "flow_mcmc")
-        k_local, k_learn, k_start, k_run, *k_rounds = spawned(key, 4 + 2 * self.rounds)
+        k_local, k_learn, k_guard, k_start, k_run, *k_rounds = spawned(key, 5 + 2 * self.rounds)
         warm = self._local.warmup(k_local, target, chains, report)
         made = learn(k_learn, target, self.design, report, "flow_mcmc")
         flow, notes = made.density, [*warm.notes, *made.notes]
-        proposal = defended(k_start, flow, self.defence)
+        proposal = defended(k_guard, flow, self.defence)
         x, spent = _starts(k_start, proposal, target, np.asarray(warm.x))
         machine = Chains(self._mixed, k_run, target, chains)
         machine.put((proposal, warm.tuned.params), x)
@@ -224,11 +224,12 @@ def local_engine(name: str) -> KernelEngine:
 def _starts(key: Any, proposal: Any, target: Any, local: np.ndarray) -> tuple[np.ndarray, int]:
     """Half of the chains where the local warm-up left them, half from weighted flow draws."""
     chains = len(local)
-    population = weighed(key, proposal, target, 16 * chains)
+    k_draw, k_pick = spawned(key, 2)
+    population = weighed(k_draw, proposal, target, 16 * chains)
     weights = np.array(population.weights, float)
     if not np.isfinite(weights).all():
         return local, 16 * chains
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(k_pick)).ravel())
     pick = rng.choice(16 * chains, chains // 2, p=weights / weights.sum())
     x = local.copy()
     x[: chains // 2] = np.asarray(population.x)[pick]

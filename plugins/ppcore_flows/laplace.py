@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 
-from ppcore.contract import Contract, ProperlyWeighted
+from ppcore.contract import Contract, Density, importance
 from ppcore.engine import Populated, Report
 from ppcore.errors import UnsupportedError
 from ppcore.settings import check_between
@@ -50,7 +50,7 @@ class Laplace:
 
     @property
     def contract(self) -> Contract:
-        return ProperlyWeighted()
+        return importance(Density())
 
     def populate(self, key: Any, target: Any, n: int, report: Report) -> Populated:
         """``n`` weighted draws; see :class:`ppcore.engine.PopulationEngine`.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppcore.contract import Contract, ProperlyWeighted
+from ppcore.contract import Contract, Density, importance
 from ppcore.engine import Populated, Progress, Report
 from ppcore.settings import check_between, check_count
 from ppcore.tuning.lbfgs import Evaluate, Paths, climb, dense_inverse_hessian
@@ -68,7 +68,7 @@ class Pathfinder:
 
     @property
     def contract(self) -> Contract:
-        return ProperlyWeighted()
+        return importance(Density())
 
     def populate(self, key: Any, target: Any, n: int, report: Report) -> Populated:
         """``n`` weighted draws; see :class:`ppcore.engine.PopulationEngine`.

@@ -185,9 +185,9 @@ def sound(density: Any) -> bool:
 
 def require_smooth(target: Any, name: str) -> None:
     """Raise :class:`ppcore.errors.UnsupportedError` where ``target`` cannot train a flow."""
-    labels = tuple(getattr(target, "labels", ()))
+    kept = tuple(getattr(target, "finite_sites", ()))
     if not getattr(target, "has_gradient", True):
-        what = f" (finite sites {', '.join(map(repr, labels))} are kept)" if labels else ""
+        what = f" (finite sites {', '.join(map(repr, kept))} are kept)" if kept else ""
         raise UnsupportedError(
             f"{name} trains a map of R^d by the gradient of the log density, and "
             f"{type(target).__name__} has none{what}. Sum the finite sites out, or use an engine "
