@@ -102,9 +102,9 @@ def train(
 
     Everything is compiled once for a loss, a batch and the shapes of density and law: data,
     temperatures and rates are arguments. A step whose loss or gradient is not finite changes
-    nothing. After every 50 steps the run counts as diverged if no step was taken, a parameter is
-    not finite, or the log weights spread over more than 10⁴ nats beyond the first block's; it then
-    goes back to the block before and stops.
+    nothing. After every 50 steps the run counts as diverged if most steps were not taken, a
+    parameter is not finite, or the log weights spread over 10⁴ nats more than at first; it then
+    goes back to where those steps began and stops.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def train(
     good, state = density, started(density)
     losses: list[np.ndarray] = []
     spreads: list[np.ndarray] = []
-    first, notes = np.inf, tuple[str, ...]()
+    notes = tuple[str, ...]()
     for start in range(0, len(betas), BLOCK):
         at = slice(start, start + BLOCK)
         made, state, seen = block(
@@ -131,7 +131,9 @@ def train(
         losses.append(value)
         spreads.append(spread)
         middle = float(np.median(np.where(taken, spread, np.inf)))
-        if not taken.any() or not sound(made) or middle > LOST + first:
+        first = float(spreads[0][0])
+        far = middle > LOST + (first if np.isfinite(first) else 0.0)
+        if taken.mean() < 0.5 or not sound(made) or far:
             notes = (
                 f"Training diverged after {start + BLOCK} of {len(betas)} steps (log weights "
                 f"spread over {middle:.3g} nats, {int(taken.sum())} of {BLOCK} steps were finite): "
@@ -139,7 +141,7 @@ def train(
                 f"(rate={training.rate:g}) or raise the share of annealing.",
             )
             break
-        good, first = made, min(first, middle)
+        good = made
         last = float(np.mean(value[taken]))
         report(Progress("training", start + BLOCK, len(betas), {"loss": last}, "steps"))
     spent = cost * BLOCK * len(losses)
