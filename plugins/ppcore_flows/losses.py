@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ppcore import random
 from ppcore.population import Population
 
 
@@ -56,7 +57,10 @@ def forward_kl(q: Any, key: Any, law: Population, batch: int) -> tuple[Any, tupl
     Source: Papamakarios et al. 2021, arXiv:1912.02762 (section 2.3.1); Müller et al. 2019,
     arXiv:1808.03856 (weighted).
     """
-    which = jax.random.categorical(key, law.log_weight, shape=(batch,))
+    # By inverse of the cumulative weights: a Gumbel number for each point would be the main cost.
+    below = jnp.cumsum(law.weights)
+    u = random.uniform(key, (batch,), below.dtype) * below[-1]
+    which = jnp.clip(jnp.searchsorted(below, u), 0, law.x.shape[0] - 1)
     log_q = jax.vmap(q.log_prob)(law.x[which])
     loss = -jnp.mean(log_q)
     return loss, (loss, jnp.std(log_q))
