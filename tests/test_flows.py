@@ -239,7 +239,7 @@ def test_forward_kl_fits_weighted_points() -> None:
     x = jnp.asarray(rng.standard_normal((4000, 1)) * 2 + 1)
     law = Population(x, 0.5 * x[:, 0], jnp.zeros(()))
     flow = Flow(Gaussian(1), linear.diagonal(1, float))
-    plan = Training(300, 256, 5e-2, 0.0)
+    plan = Training(600, 256, 0.1, 0.0)
     made = train(jax.random.key(0), flow, law, forward_kl, plan, silent, 0)
     mean = float(law.weights @ x[:, 0])
     assert float(made.density.map.shift[0]) == pytest.approx(mean, abs=0.3)
