@@ -116,7 +116,7 @@ def remarks() -> str:
         "0.038 on these seeds, and −0.007 ± 0.033 on sixteen others; the row shows other settings "
         "of about the same cost.\n"
         "- `seeds` is sampled in non-centred coordinates, which change no evidence.\n"
-        "- The truths of sonar, ionosphere, seeds and lgcp are long SMC runs by others' programs, "
+        "- The truths of sonar, ionosphere, seeds and lgcp come from long SMC runs, "
         "known to the error stated.\n"
     )
 

@@ -93,7 +93,5 @@ CASES = {
         with_data.regression, -111.61, MODE, 0.05, "ionosphere.csv", 8192, 0.02, settings=LAPLACE
     ),
     "seeds": Case(with_data.seeds, -73.41, "prior, b = z/√τ", 0.05, "seeds.csv", 4096, 0.01),
-    "lgcp": Case(
-        with_data.lgcp, 501.6, MODE, 0.3, "finpines.csv", 64, 0.1, {**LAPLACE, "most": 3}
-    ),
+    "lgcp": Case(with_data.lgcp, 501.6, MODE, 0.3, "finpines.csv", 64, 0.1, {**LAPLACE, "most": 3}),
 }
