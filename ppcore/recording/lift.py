@@ -108,9 +108,7 @@ def call_on_host(
     def on_words(*words: Any) -> tuple[np.ndarray, ...]:
         arrays = [_from_words(np.asarray(w), d) for w, d in zip(words, entering, strict=True)]
         parts = fn(*arrays)
-        return tuple(
-            _to_words(np.asarray(p).astype(d)) for p, d in zip(parts, dtypes, strict=True)
-        )
+        return tuple(_to_words(np.asarray(p).astype(d)) for p, d in zip(parts, dtypes, strict=True))
 
     shapes = [
         jax.ShapeDtypeStruct(s.shape + (2,) * (d.itemsize == 8), _word(d))
