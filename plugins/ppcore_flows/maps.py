@@ -217,7 +217,7 @@ def _scaling() -> Any:
     """x ↦ s x + t with s = softplus(raw + const) + 10⁻³, which is 1 at raw = 0."""
     from paramax.utils import inv_softplus
 
-    scale = paramax.Parameterize(
+    scale: Any = paramax.Parameterize(
         lambda raw: jax.nn.softplus(raw) + 1e-3, inv_softplus(jnp.asarray(1 - 1e-3))
     )
     return eqx.tree_at(lambda affine: affine.scale, bij.Affine(), replace=scale)
