@@ -44,7 +44,7 @@ class LabelledTarget(SeenByTorch):
     >>> target = LabelledTarget(coin().observe(y=1.0).target())
     >>> target.dim, target.finite_sites
     (1, ('k',))
-    >>> np.exp(target.log_prior(np.array([1.0]))).round(6).tolist()
+    >>> round(float(np.exp(target.log_prior(np.array([1.0])))), 6)
     0.3
     """
 

@@ -71,7 +71,6 @@ UNCERTIFIED = {
     "dc_smc": "not run",
     "smc2": "not run",
     "dynesty": "not run",
-    "reverse_diffusion": "not run",
     **dict.fromkeys(
         (
             "flow",
@@ -99,6 +98,8 @@ def test_every_engine_ships_a_valid_certificate():
 def test_biased_engines_ship_their_measured_order():
     """Of those that walk: what the bias of a population engine shrinks with is no step size."""
     for name, made in certificate.shipped(OURS.values()).items():
+        if registry.unavailable(OURS[name]) is not None:
+            continue
         walks = not hasattr(registry.engine(name), "populate")
         if isinstance(OURS[name].contract, Biased) and walks:
             assert made.order is not None or made.resolution is not None, name

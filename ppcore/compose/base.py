@@ -192,6 +192,14 @@ def branch(key: Any, index: Any, branches: list[Any], operand: Any) -> Any:
     import jax
 
     if not isinstance(key, random.Script):
-        return jax.lax.switch(index, branches, key, operand)
+        # Batched, a switch runs every branch and selects among operands: each has a key of its
+        # own, as plain numbers, so that no key is used twice.
+        impl = jax.random.key_impl(key)
+        words = jax.random.key_data(random.split(key, len(branches)))
+
+        def own(i: int, run: Any) -> Any:
+            return lambda w, x: run(jax.random.wrap_key_data(w[i], impl=impl), x)
+
+        return jax.lax.switch(index, [own(i, r) for i, r in enumerate(branches)], words, operand)
     made = [run(key, operand) for run in branches]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves)[index], *made)
