@@ -191,6 +191,8 @@ def branch(key: Any, index: Any, branches: list[Any], operand: Any) -> Any:
     """``branches[index](key, operand)``; under a script all run, so that all are walked."""
     import jax
 
+    if isinstance(key, random.Coupled):
+        return jax.lax.switch(index, branches, key, operand)
     if not isinstance(key, random.Script):
         # Batched, a switch runs every branch and selects among operands: each has a key of its
         # own, as plain numbers, so that no key is used twice.
