@@ -1,0 +1,32 @@
+"""Learned diffusion samplers for ppcore: trained transitions, weighed by the path formula."""
+
+from __future__ import annotations
+
+from ppcore.contract import ProperlyWeighted
+from ppcore.registry import EngineSpec, hookimpl
+
+WEIGHTED = ProperlyWeighted()
+
+
+def _spec(name: str, load: str, summary: str, reference: str) -> EngineSpec:
+    return EngineSpec(
+        name,
+        f"ppcore_diffusion.{load}",
+        contract=WEIGHTED,
+        requires=("jax",),
+        needs=("gradient",),
+        summary=summary,
+        reference=reference,
+    )
+
+
+SAMPLERS: list[EngineSpec] = []
+
+# Transports learned from samples, Schrödinger bridges, combinations of learned densities.
+TRANSPORTS: list[EngineSpec] = []
+
+
+@hookimpl
+def ppcore_engines() -> list[EngineSpec]:
+    """The engines of this plugin, as listed by ``ppcore engines``."""
+    return [*SAMPLERS, *TRANSPORTS]
