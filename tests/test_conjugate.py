@@ -253,3 +253,13 @@ def test_it_names_the_box_in_the_way():
         with pytest.raises(NotExact, match=why) as error:
             solved(model, y=value)
         assert box in error.value.box, error.value
+
+
+def test_a_flat_vector_in_a_matrix_product_is_refused():
+    @pp.model
+    def regression(x):
+        beta = pp.sample("beta", dist.ImproperUniform(dist.constraints.real, (), (3,)))
+        pp.sample("y", dist.Normal(x @ beta, 1.0))
+
+    with pytest.raises(NotExact, match="matmul"):
+        solved(regression(rng.normal(size=(5, 3))), y=np.zeros(5))

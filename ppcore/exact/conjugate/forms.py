@@ -31,6 +31,7 @@ _MOVES = frozenset(
         "concatenate stack tile roll flip hstack vstack atleast_1d atleast_2d take"
     ).split()
 ) | {"getitem", "deterministic"}
+_SCALINGS = frozenset(f"numpy.{n}" for n in "multiply divide true_divide power".split())
 _POWERS = {"numpy.sqrt": 0.5, "numpy.square": 2.0, "numpy.reciprocal": -1.0}
 
 
@@ -252,7 +253,7 @@ def _monomial(box: Box, values: list[Form]) -> Monomial | None:
     first = random[0]
     if box.op in _MOVES:
         return _map(box, values, first)
-    if len(random) > 1:
+    if len(random) > 1 or box.op not in _SCALINGS | _POWERS.keys():
         return None
     if box.op in _POWERS:
         p = _POWERS[box.op]
