@@ -23,7 +23,14 @@ def _spec(name: str, load: str, summary: str, reference: str) -> EngineSpec:
 SAMPLERS: list[EngineSpec] = []
 
 # Transports learned from samples, Schrödinger bridges, combinations of learned densities.
-TRANSPORTS: list[EngineSpec] = []
+TRANSPORTS: list[EngineSpec] = [
+    _spec(
+        "flow_matching",
+        "flow_matching:FlowMatching",
+        "A flow matched to earlier draws, its own draws weighed; evidence.",
+        "Lipman et al. 2023, arXiv:2210.02747; Tong et al. 2024, arXiv:2302.00482",
+    ),
+]
 
 
 @hookimpl
