@@ -248,7 +248,7 @@ class Transition(Protocol):
 
     early: bool
 
-    def weigh(self, path: Path, a: Any, b: Any, x: Any) -> Any:
+    def weigh(self, path: Path, a: Any, b: Any, x: Any, params: Any) -> Any:
         """log G of an early transition; x: float[d] -> float[]."""
         ...
 
@@ -275,7 +275,7 @@ class Reversal:
     steps: int = 1
     early = True
 
-    def weigh(self, path: Path, a: Any, b: Any, x: Any) -> Any:
+    def weigh(self, path: Path, a: Any, b: Any, x: Any, params: Any) -> Any:
         return path.gauge.log_ratio(path.change(x), a, b)
 
     def step(self, key: Any, path: Path, a: Any, b: Any, x: Any, params: Any) -> tuple[Any, Any]:
@@ -299,7 +299,7 @@ class Markov:
     log_b_over_f: Callable[..., Any]
     early = False
 
-    def weigh(self, path: Path, a: Any, b: Any, x: Any) -> Any:
+    def weigh(self, path: Path, a: Any, b: Any, x: Any, params: Any) -> Any:
         raise UnsupportedError("This transition is weighed after its step.")
 
     def step(self, key: Any, path: Path, a: Any, b: Any, x: Any, params: Any) -> tuple[Any, Any]:
@@ -359,7 +359,7 @@ def follow(
         own = own if params_vary else params
         k_resample, k_move = random.split(key)
         if transition.early:
-            log_g = jax.vmap(lambda x: transition.weigh(path, a, b, x))(population.x)
+            log_g = jax.vmap(lambda x: transition.weigh(path, a, b, x, own))(population.x)
             population = weighed(k_resample, population, log_g)
         x, log_g = random.each(
             lambda k, x: transition.step(k, path, a, b, x, own), k_move, population.x

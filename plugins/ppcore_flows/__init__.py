@@ -89,4 +89,25 @@ def ppcore_engines() -> list[EngineSpec]:
             "The best Gaussians along quasi-Newton climbs, their draws weighed; evidence.",
             "Zhang, Carpenter, Gelman & Vehtari 2022, arXiv:2108.03782",
         ),
+        _spec(
+            "craft",
+            "craft:Craft",
+            WEIGHTED,
+            "SMC with a trained map before each weighing, then frozen; unbiased evidence.",
+            "Matthews, Arbel, Rezende & Doucet 2022, arXiv:2201.13117",
+        ),
+        _spec(
+            "aft",
+            "aft:AFT",
+            WEIGHTED,
+            "As craft, with the map of one temperature trained after the other.",
+            "Arbel, Matthews & Doucet 2021, arXiv:2102.07501",
+        ),
+        _spec(
+            "snf",
+            "snf:SNF",
+            WEIGHTED,
+            "Maps and Langevin steps in turn, trained as one; weights of whole paths.",
+            "Wu, Köhler & Noé 2020, arXiv:2002.06707",
+        ),
     ]
