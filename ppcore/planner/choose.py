@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from ppcore.planner.programs import CHAINS, WALKERS, Counting, Values, evaluator
 from ppcore.planner.rewriting import Prepared
 from ppcore.report.diagnostics import diagnose
 from ppcore.rewrite import quadrature
-from ppcore.rewrite.laplace_within import LaplaceWithin, blocks
+from ppcore.rewrite.laplace_within import Blocks, LaplaceWithin, blocks
 from ppcore.rewrite.sites import told
 
 IMPORTANCE_UP_TO = 40
@@ -24,6 +25,9 @@ IMPORTANCE_UP_TO = 40
 
 TEMPERED = "smc"
 RHAT, SMALL = 1.01, 400
+POOR = 0.1
+"""Effective share below which a latent normal block is better integrated than fitted."""
+
 TRIES, NESTED = 3, 512
 """Proposals that get all the draws; draws of a round where each is an optimisation."""
 
@@ -137,10 +141,18 @@ def _alone(
     return _by_importance(prepared, rng, key, rows, passed)
 
 
+# No draw of a seed enters a lattice, so that it serves every fit of a model.
+_lattices: weakref.WeakKeyDictionary[Prepared, tuple[Values, quadrature.Lattice]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
 def _by_quadrature(prepared: Prepared, passed: list[str]) -> Choice | None:
-    evaluate = Values(prepared.target)
     try:
-        lattice = quadrature.integrate(evaluate, prepared.target.dim)
+        if prepared not in _lattices:
+            evaluate = Values(prepared.target)
+            _lattices[prepared] = evaluate, quadrature.integrate(evaluate, prepared.target.dim)
+        evaluate, lattice = _lattices[prepared]
     except quadrature.NoQuadrature as error:
         passed.append(f"quadrature: {error}")
         return None
@@ -166,7 +178,9 @@ def _by_importance(
         passed.append("importance: no climb ended at a mode with a definite Hessian")
         return None
     modes = len(seen.bumps)
-    mixture, certificate = importance.fit(evaluate, rng, seen.bumps)
+    latent = blocks(target) if hasattr(target, "diagram") else None
+    least = importance.HOPELESS if latent is None else POOR
+    mixture, certificate = importance.fit(evaluate, rng, seen.bumps, least=least)
     sampled = None
     if certificate.promising and rows is not None:
         # What looked good on the pilot's draws has to hold for all of them.
@@ -188,7 +202,7 @@ def _by_importance(
         return Choice(
             plan, evaluate=evaluate, mixture=mixture, sampled=sampled, gradients=evaluate.rows
         )
-    nested = _within(target, rng, seen.bumps, rows, passed)
+    nested = None if latent is None else _within(target, latent, rng, seen.bumps, rows, passed)
     if nested is not None:
         plan = _plan(prepared, "laplace_within", nested[0], passed)
         return Choice(plan, sampled=nested[1], gradients=evaluate.rows)
@@ -202,15 +216,13 @@ def _by_importance(
 
 def _within(
     target: Any,
+    parts_of: Blocks,
     rng: np.random.Generator,
     bumps: tuple[Any, ...],
     rows: tuple[int, int] | None,
     passed: list[str],
 ) -> tuple[str, importance.Sampled | None] | None:
     """The latent Gaussian block by its Laplace approximation, corrected by weights."""
-    parts_of = blocks(target) if hasattr(target, "diagram") else None
-    if parts_of is None:
-        return None
     inner = LaplaceWithin(target, parts_of, bumps[0].mean[parts_of.inner])
     outer = [
         importance.Bump(

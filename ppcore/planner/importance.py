@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ppcore.planner import ridge
 from ppcore.planner.pareto import k_hat
 from ppcore.planner.pilot import Bump
 from ppcore.tuning.lbfgs import Evaluate
@@ -42,6 +43,10 @@ ENOUGH = 0.6
 
 HOPELESS = 0.004
 """Effective share of a first round below which no adaptation is tried."""
+
+RIDGE, RIDGE_SHARE, LEAST = 12, 0.7, 3e-3
+"""Coordinates up to which components are laid along a bent ridge, their share of a proposal, and
+the least share of one of them among all: a tail has little mass, and has to be met all the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,11 +163,16 @@ def log_weights(
 
 
 def fit(
-    evaluate: Evaluate, rng: np.random.Generator, bumps: Sequence[Bump], size: int = ADAPT
+    evaluate: Evaluate,
+    rng: np.random.Generator,
+    bumps: Sequence[Bump],
+    size: int = ADAPT,
+    least: float = HOPELESS,
 ) -> tuple[Mixture, Certificate]:
     """Adapt a mixture that starts as ``bumps``; with what a round of ``size`` draws says of it.
 
-    Stops as soon as the weights are comfortable, or gain no more; then more components are tried.
+    Stops as soon as the weights are comfortable, or gain no more; then more components are tried,
+    unless the effective share is below ``least``.
     """
     masses = np.array([b.log_mass for b in bumps])
     share = np.exp(masses - masses.max()) / np.exp(masses - masses.max()).sum()
@@ -170,12 +180,12 @@ def fit(
     shares = np.concatenate([(1 - WIDE_SHARE) * share, WIDE_SHARE * share])
     mixture = Mixture((*bumps, *wide), shares)
     best = _adapted(evaluate, rng, mixture, size)
-    for _ in range(SPLITS):
-        if best[1].efficiency < HOPELESS or best[1].comfortable:
+    for widen in (_ridged, *(_split,) * SPLITS):
+        if best[1].efficiency < least or best[1].comfortable:
             break
         x = best[0].draw(rng, 2 * size)
-        split = _split(best[0], x, log_weights(evaluate, best[0], x)[1])
-        found = _adapted(evaluate, rng, split, 2 * size)
+        more = widen(evaluate, best[0], x, log_weights(evaluate, best[0], x)[1])
+        found = _adapted(evaluate, rng, more, 2 * size) if more is not None else best
         if found[1].comfortable or found[1].efficiency > best[1].efficiency:
             best = found
     return best
@@ -200,7 +210,23 @@ def _adapted(
     return best
 
 
-def _split(mixture: Mixture, x: np.ndarray, log_weight: np.ndarray) -> Mixture:
+def _ridged(
+    evaluate: Evaluate, mixture: Mixture, x: np.ndarray, log_weight: np.ndarray
+) -> Mixture | None:
+    """Components more, along a bent ridge to both its ends; None where none is found."""
+    if x.shape[1] > RIDGE:
+        return None
+    w = np.exp(log_weight - log_weight.max())
+    bumps = ridge.along(evaluate, x, w / w.sum())
+    if not bumps:
+        return None
+    share = np.exp(np.array([b.log_mass for b in bumps]) - max(b.log_mass for b in bumps))
+    share = np.maximum(share / share.sum(), LEAST)
+    shares = (RIDGE_SHARE * share / share.sum(), (1 - RIDGE_SHARE) * mixture.share)
+    return Mixture((*bumps, *mixture.bumps), np.concatenate(shares))
+
+
+def _split(evaluate: Evaluate, mixture: Mixture, x: np.ndarray, log_weight: np.ndarray) -> Mixture:
     """Components more, along the direction in which the weighted draws are most skewed.
 
     One Gaussian bends with no posterior; its thirds can.
@@ -256,7 +282,7 @@ def sample(
     """``chains`` independence chains of ``draws`` transitions each, every proposal used once."""
     x = mixture.draw(rng, chains * (draws + 1))
     log_density, log_weight = log_weights(evaluate, mixture, x)
-    refitted = _moved(_split(mixture, x, log_weight), x, log_weight)
+    refitted = _moved(_split(evaluate, mixture, x, log_weight), x, log_weight)
     return walk(rng, x, log_density, log_weight, refitted, chains, draws)
 
 
