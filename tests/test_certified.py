@@ -81,6 +81,8 @@ UNCERTIFIED = {
             "mean_field",
             "full_rank",
             "low_rank_gaussian",
+            "flow_matching",
+            "schroedinger_bridge",
         ),
         "not run",
     ),

@@ -30,6 +30,12 @@ TRANSPORTS: list[EngineSpec] = [
         "A flow matched to earlier draws, its own draws weighed; evidence.",
         "Lipman et al. 2023, arXiv:2210.02747; Tong et al. 2024, arXiv:2302.00482",
     ),
+    _spec(
+        "schroedinger_bridge",
+        "schroedinger_bridge:SchroedingerBridge",
+        "A light Schrödinger bridge to earlier draws, its own draws weighed; evidence.",
+        "Korotin, Gushchin & Burnaev 2024, arXiv:2310.01174",
+    ),
 ]
 
 
