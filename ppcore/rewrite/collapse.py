@@ -7,7 +7,7 @@ scale parameters. The sites return by exact draws from their conditional distrib
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import jax
@@ -16,7 +16,7 @@ import numpy as np
 from ppcore import precision
 from ppcore.diagram import Diagram, Node
 from ppcore.rewrite.build import Builder, is_lifted
-from ppcore.rewrite.collapse_basis import coordinates
+from ppcore.rewrite.collapse_basis import coordinates, plain
 from ppcore.rewrite.collapse_integral import draw, integrate, noise_size
 from ppcore.rewrite.collapse_walk import Blocked, Sites, walk
 from ppcore.rewrite.protocol import NotApplicable, Problem, Rewritten
@@ -289,15 +289,17 @@ def _collapsed(
     tokens = builder.copy(problem, planned.gone)
     p = len(sites.proper)
     # The integral over rows takes ε itself to be standard normal.
-    basis = (np.zeros(p), np.eye(p), 0.0) if by_rows else coordinates(problem, sites)
-    inputs = [builder.input(np.asarray(v, dtype)) for v in basis]
+    basis = plain(p) if by_rows else coordinates(problem, sites, planned.gone)
+    spec = replace(planned.spec, sites=replace(sites, diagonal=basis.diagonal))
+    data = (basis.shift, basis.matrix, basis.log_volume)
+    inputs = [builder.input(np.asarray(v, dtype)) for v in data]
     inputs += [tokens[w] for w in planned.entering]
-    builder.weight(FACTOR, collapsed_log_weight, inputs, dtype, spec=planned.spec)
+    builder.weight(FACTOR, collapsed_log_weight, inputs, dtype, spec=spec)
     after = builder.finish()
     node = next(n for n in after.diagram.nodes if is_lifted(n.box, collapsed_log_weight))
     named = (None,) * len(node.inputs)
     inside = Diagram(after.diagram.dom, after.diagram.nodes, node.inputs, named)
-    recover = Restore(inside, layout(problem.diagram), planned.spec, noise, after.data)
+    recover = Restore(inside, layout(problem.diagram), spec, noise, after.data)
     shown = ", ".join(n for n in diagram.named("sample") if n in sites.names)
     size = sum(b.cod[0].size for b in diagram.boxes() if b.name in sites.names)
     did = f"{shown} integrated out ({size} numbers)" + (f"; kept: {why}" if why else "")

@@ -7,6 +7,7 @@ change of variables, so they may be rough: any basis gives the same integral.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,42 @@ from ppcore.rewrite.linear import Reader
 from ppcore.rewrite.protocol import Problem
 from ppcore.rewrite.sites import form_of, told
 
+STRAIGHT = 1e-9  # what may be left beside a diagonal
 
-def coordinates(problem: Problem, sites: Sites) -> tuple[np.ndarray, np.ndarray, float]:
-    """shift, T and log |det T| with ε = shift + T u.
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """Coordinates u of the noise of dense sites, ε = shift + T u.
+
+    Attributes
+    ----------
+    shift, matrix : float[p], float[p, p]
+        T is ``matrix``.
+    log_volume : float
+        log |det T|.
+    diagonal : bool
+        Whether u has independent elements whatever the remaining sites are.
+    """
+
+    shift: np.ndarray
+    matrix: np.ndarray
+    log_volume: float
+    diagonal: bool = False
+
+
+def plain(p: int) -> Basis:
+    """ε itself."""
+    return Basis(np.zeros(p), np.eye(p), 0.0)
+
+
+def coordinates(problem: Problem, sites: Sites, gone: frozenset[int]) -> Basis:
+    """Coordinates in which the Gaussian integral over ε is well conditioned.
 
     T is the inverse triangle of the rows [R S / ŝ; I] that arrows and proper priors give, S being
-    known prior scales and ŝ the residual scale of a fit; shift solves the least squares.
+    known prior scales and ŝ the residual scale of a fit; shift solves the least squares. Then
+    Tᵀ(S RᵀR S / ŝ² + P) T = I, so that both parts have the same eigenvectors: where they are all
+    there is (see :func:`_alone`), T is turned into them, and with any scale in the place of ŝ the
+    matrix of the integral is diagonal. ``gone``: the nodes that the integral replaces.
     """
     p = len(sites.proper)
     reader = Reader(problem)
@@ -39,7 +70,7 @@ def coordinates(problem: Problem, sites: Sites) -> tuple[np.ndarray, np.ndarray,
                 rows.append(made[0])
                 right.append(made[1])
     if len(rows) == 1 or not p:
-        return np.zeros(p), np.eye(p), 0.0
+        return plain(p)
     stacked = np.concatenate(rows)
     missing = ~np.any(stacked, axis=0)
     stacked = np.concatenate([stacked, np.diag(missing.astype(float))])
@@ -47,9 +78,48 @@ def coordinates(problem: Problem, sites: Sites) -> tuple[np.ndarray, np.ndarray,
     q, r = np.linalg.qr(stacked)
     size = np.abs(np.diagonal(r))
     if not np.isfinite(r).all() or size.min() <= 1e-13 * np.sqrt((stacked**2).sum(0)).max():
-        return np.zeros(p), np.eye(p), 0.0
+        return plain(p)
     basis = np.linalg.inv(r)
-    return basis @ (q.T @ rhs), basis, float(-np.log(size).sum())
+    shift, log_volume = basis @ (q.T @ rhs), float(-np.log(size).sum())
+    if len(rows) > 2 or missing.any() or not _alone(problem, reader, sites, gone):
+        return Basis(shift, basis, log_volume)
+    prior = rows[0] @ basis
+    turned = basis @ np.linalg.eigh(prior.T @ prior)[1]
+    straight = all(_is_diagonal(part @ turned) for part in rows)
+    return Basis(shift, turned if straight else basis, log_volume, straight)
+
+
+def _is_diagonal(rows: np.ndarray) -> bool:
+    """Whether rowsᵀ rows is, next to the identity that all parts add up to."""
+    matrix = rows.T @ rows
+    return bool(np.abs(matrix - np.diag(np.diagonal(matrix))).max() < STRAIGHT)
+
+
+def _alone(problem: Problem, reader: Reader, sites: Sites, gone: frozenset[int]) -> bool:
+    """Whether known priors and one arrow that reads the sites themselves are all that goes."""
+    diagram = problem.diagram
+    starts = np.cumsum([len(diagram.dom), *(len(n.box.cod) for n in diagram.nodes)])
+    nodes = [(int(starts[k]), diagram.nodes[k]) for k in sorted(gone)]
+    own = {wire for wire, node in nodes if node.box.op == "sample"}
+    inside = {w + port for w, node in nodes for port in range(len(node.box.cod))}
+    arrows = 0
+    for _, node in nodes:
+        box = node.box
+        if box.op == "sample":
+            site = told(box)
+            known = [
+                isinstance(form_of(reader, node.inputs, site.arguments.get(k), d), np.ndarray)
+                for k, d in (("loc", 0.0), ("scale", 1.0))
+            ]
+            if site.family != "ImproperUniform" and not (site.family == "Normal" and all(known)):
+                return False
+        elif is_lifted(box, normal_arrow):
+            arrows += 1
+            if not inside.intersection(node.inputs) <= own:
+                return False
+        elif box.op != "factor":
+            return False
+    return arrows == 1 and not sites.groups
 
 
 def _priors(problem: Problem, reader: Reader, places: Any) -> dict[int, tuple[str, Any, Any]]:

@@ -41,7 +41,8 @@ class Integral:
     by_rows : bool
         Whether the matrix has the order of the rows rather than of u.
     matrix, rhs : float[k, k], float[k]
-        I + R Rᵀ and r0, or Rᵀ R + Tᵀ P T and −Rᵀ r0 − Tᵀ P shift.
+        I + R Rᵀ and r0, or Rᵀ R + Tᵀ P T and −Rᵀ r0 − Tᵀ P shift; the diagonal alone, float[k],
+        where nothing else is there.
     rows : Rows
         All rows without group noise, whitened.
     families : tuple of Family
@@ -72,7 +73,10 @@ def integrate(found: Found, sites: Sites, shift: Any, basis: Any, log_volume: An
         return Integral(log_weight - square - log_det, True, matrix, r0, rows, families)
     proper = jnp.asarray(sites.proper, r0.dtype)
     prior = proper[:, None] * basis
-    matrix = columns @ columns.T + basis.T @ prior
+    if sites.diagonal:
+        matrix = jnp.sum(columns**2, 1) + jnp.sum(basis * prior, 0)
+    else:
+        matrix = columns @ columns.T + basis.T @ prior
     rhs = -(columns @ r0) - prior.T @ shift
     log_weight += -0.5 * jnp.sum(r0**2) - 0.5 * jnp.sum(proper * shift**2) + log_volume
     log_weight += (p - sum(sites.proper)) * HALF_LOG_2PI
@@ -96,6 +100,8 @@ def draw(integral: Integral, found: Found, sites: Sites, shift: Any, basis: Any,
         prior = take(p)
         gap = rows.offset + prior @ rows.columns + take(rows.offset.size)
         u = prior - rows.columns @ jnp.linalg.solve(integral.matrix, gap)
+    elif p and sites.diagonal:
+        u = (integral.rhs + jnp.sqrt(integral.matrix) * take(p)) / integral.matrix
     elif p:
         lower = jnp.linalg.cholesky(integral.matrix)
         white = jax.scipy.linalg.solve_triangular(lower, integral.rhs, lower=True)
@@ -196,11 +202,11 @@ def forward(factor: Any, rhs: Any) -> Any:
 
 
 def gaussian_parts(matrix: Any, rhs: Any) -> tuple[Any, Any]:
-    """½ rhsᵀ G⁻¹ rhs and ½ log |G| for a positive definite G: float[k, k]."""
-    if matrix.shape[-1] > 1:
+    """½ rhsᵀ G⁻¹ rhs and ½ log |G| for a positive definite G: float[k, k] or its diagonal."""
+    if matrix.ndim > 1 and matrix.shape[-1] > 1:
         return _parts(matrix, rhs)  # type: ignore[no-any-return]
-    root = jnp.sqrt(matrix)
-    return 0.5 * jnp.sum((rhs / root) ** 2), jnp.sum(jnp.log(root))
+    diagonal = matrix.reshape(rhs.shape)
+    return 0.5 * jnp.sum(rhs**2 / diagonal), 0.5 * jnp.sum(jnp.log(diagonal))
 
 
 @jax.custom_jvp

@@ -73,12 +73,14 @@ class Rows:
 class Sites:
     """What is collapsed: dense sites with their places in ε, and group sites; static.
 
-    ``proper`` says of each element of ε whether it has a standard normal prior.
+    ``proper`` says of each element of ε whether it has a standard normal prior; ``diagonal``, that
+    the elements of u are independent given the rest.
     """
 
     dense: tuple[tuple[str, int, int], ...]
     groups: tuple[str, ...]
     proper: tuple[bool, ...]
+    diagonal: bool = False
 
     @property
     def names(self) -> frozenset[str]:
