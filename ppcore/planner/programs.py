@@ -12,8 +12,8 @@ from ppcore.target import value_and_gradient
 
 CHAINS = 64
 ROWS = {1: 128}
-MOST_ROWS = 1024
-"""Rows at a time, by coordinates: a lattice in more than one asks for many."""
+MOST_ROWS, BLOCKS = 1024, 32
+"""Rows of a block, by coordinates: a lattice in more than one asks for many; blocks of a call."""
 
 WALKERS = ("ensemble", "nuts")
 """Markov chain engines in the order of preference."""
@@ -40,23 +40,39 @@ def evaluator(target: Any) -> Any:
 
 
 class Values:
-    """log γ, so many rows at a time that one program serves all numbers of them."""
+    """log γ at any number of rows by one program, which works through them block by block."""
 
     def __init__(self, target: Any) -> None:
         self.target, self.rows = target, ROWS.get(target.dim, MOST_ROWS)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % self.rows, axis=0)])
-        parts = padded.reshape(-1, self.rows, x.shape[1]).astype(np.result_type(float))
-        made = [_log_density()(self.target, part) for part in parts]
-        return np.concatenate([np.asarray(m) for m in made])[: len(x)]
+        n, dim = x.shape
+        blocks = -(-n // self.rows)
+        made = []
+        for start in range(0, blocks, BLOCKS):
+            count = min(BLOCKS, blocks - start)
+            part = x[start * self.rows : (start + count) * self.rows]
+            room = np.empty((BLOCKS * self.rows, dim), np.result_type(float))
+            room[: len(part)] = part
+            room[len(part) : count * self.rows] = part[-1]
+            grid = room.reshape(BLOCKS, self.rows, dim)
+            values = np.asarray(_log_density()(self.target, grid, np.int32(count)))
+            made.append(values[:count].reshape(-1))
+        return np.concatenate(made)[:n]
 
 
 @cache
 def _log_density() -> Any:
     import jax
+    import jax.numpy as jnp
 
-    return jax.jit(lambda target, x: jax.vmap(target.log_density)(x))
+    def run(target: Any, x: Any, count: Any) -> Any:
+        def block(i: Any, values: Any) -> Any:
+            return values.at[i].set(jax.vmap(target.log_density)(x[i]))
+
+        return jax.lax.fori_loop(0, count, block, jnp.zeros(x.shape[:2], x.dtype))
+
+    return jax.jit(run)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,13 @@ class Recovered:
 
     @classmethod
     def of(cls, prepared: Prepared) -> Recovered:
-        """For all rewrites of ``prepared``."""
+        """For all rewrites of ``prepared``; found once, since counting the noise traces them."""
+        if prepared not in _made:
+            _made[prepared] = cls._of(prepared)
+        return _made[prepared]
+
+    @classmethod
+    def _of(cls, prepared: Prepared) -> Recovered:
         recoveries = prepared.rewriting.recoveries
         sizes = []
         x: Any = jax.ShapeDtypeStruct((prepared.target.dim,), np.dtype(float))
@@ -102,6 +109,9 @@ class Recovered:
         """The same where a recovery, or a discrete site, is drawn with a key."""
         back, labels = jax.random.split(key)
         return self.origin.complete(labels, self._back(back, row))  # type: ignore[no-any-return]
+
+
+_made: weakref.WeakKeyDictionary[Prepared, Recovered] = weakref.WeakKeyDictionary()
 
 
 def _noise(back: Any, x: Any) -> tuple[int | None, Any]:
