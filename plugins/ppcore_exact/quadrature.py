@@ -17,8 +17,9 @@ from ppcore.exact.protocol import generator
 from ppcore.model_target import ModelTarget
 from ppcore.rewrite.algebra import algebra
 from ppcore.rewrite.build import unobserved
+from ppcore.rewrite.lattice_draws import draw
 from ppcore.rewrite.protocol import Problem, Rewriting, restore, rewrite
-from ppcore.rewrite.quadrature import AT_MOST, Lattice, NoQuadrature, draw, integrate
+from ppcore.rewrite.quadrature import AT_MOST, Lattice, NoQuadrature, integrate
 
 BATCH = {1: 128, 2: 512, 3: 2048}
 """Lattice points that one call of the compiled density takes."""

@@ -11,7 +11,7 @@ import numpy as np
 from ppcore.model_target import ModelTarget
 from ppcore.planner import importance
 from ppcore.planner.rewriting import Prepared
-from ppcore.rewrite import quadrature
+from ppcore.rewrite import lattice_draws
 from ppcore.rewrite.components import Join, components, part
 from ppcore.rewrite.protocol import Problem
 
@@ -93,7 +93,7 @@ class Together:
 def coordinates(choice: Any, rng: np.random.Generator, chains: int, draws: int) -> np.ndarray:
     """Draws of a choice by quadrature or importance: float[chains, draws, d]."""
     if choice.lattice is not None:
-        x = quadrature.draw(choice.evaluate, choice.lattice, rng, chains * draws)
+        x = lattice_draws.draw(choice.evaluate, choice.lattice, rng, chains * draws)
         return x.reshape(chains, draws, -1)
     made = choice.sampled
     if made is None or made.x.shape[:2] != (chains, draws):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppcore.errors import PPCoreError
+from ppcore.rewrite.cells import SPREAD, code_of, encoded, find, unique
 
 Evaluate = Callable[[np.ndarray], np.ndarray]
 DEPTH = {1: 34.0, 2: 34.0, 3: 25.0}  # nats below the mode at which a point no longer counts
@@ -94,7 +95,7 @@ def integrate(evaluate: Evaluate, dim: int, tolerance: float = 1e-6) -> Lattice:
     top = max(values.max(), counter(centre[None])[0])
     others = seeds[values > top - DEPTH[dim]]
     start = np.linalg.solve(factor, (others - centre).T).T
-    start = start[np.abs(start).max(1) < _SPREAD / 4]
+    start = start[np.abs(start).max(1) < SPREAD / 4]
     spacing = 1.0
     cells = np.unique(np.concatenate([np.zeros((1, dim), int), np.rint(start).astype(int)]), axis=0)
     log_density = counter(centre + (spacing * cells) @ factor.T)
@@ -106,7 +107,7 @@ def integrate(evaluate: Evaluate, dim: int, tolerance: float = 1e-6) -> Lattice:
         spacing /= 2
         kept = cells[log_density > log_density.max() - DEPTH[dim]]
         corners = np.array(list(itertools.product((-1, 0, 1), repeat=dim)))
-        finer = _unique(2 * kept[:, None] + corners)
+        finer = unique(2 * kept[:, None] + corners)
         cells, log_density = _refined(counter, centre, factor, spacing, finer, cells, log_density)
         cells, log_density = _grow(counter, centre, factor, spacing, cells, log_density)
         before, log_z = log_z, float(_log_sum(log_density) + dim * np.log(spacing) + volume)
@@ -117,36 +118,6 @@ def integrate(evaluate: Evaluate, dim: int, tolerance: float = 1e-6) -> Lattice:
             "long or too narrow for a lattice: use a sampling engine."
         )
     return Lattice(centre, factor, spacing, cells, log_density, log_z, error, counter.n)
-
-
-def draw(evaluate: Evaluate, lattice: Lattice, rng: np.random.Generator, n: int) -> np.ndarray:
-    """``n`` independent draws: float[n, d].
-
-    Proposals come from the multilinear interpolant of the density on the lattice and are accepted
-    with probability γ(x) / (M q(x)), which makes them exact; M is the largest ratio met, and all
-    start again if a larger one turns up.
-    """
-    dim = lattice.cells.shape[1]
-    top = lattice.log_density.max()
-    weights, density = lattice.weights, np.exp(lattice.log_density - top)
-    keys, table = _encoded(lattice.cells)
-    corners = np.array(list(itertools.product((0, 1), repeat=dim)))
-    bound, kept = 1.02, np.zeros((0, dim))
-    while len(kept) < n:
-        size = int(1.15 * (n - len(kept)) * bound) + 32
-        node = rng.choice(len(weights), size, p=weights)
-        z = lattice.cells[node] + rng.uniform(size=(size, dim)) - rng.uniform(size=(size, dim))
-        low = np.floor(z).astype(int)
-        near = low[:, None] + corners
-        share = np.where(corners == 1, (z - low)[:, None], 1 - (z - low)[:, None]).prod(-1)
-        q = (share * _looked_up(table, keys, density, near)).sum(-1)
-        x = lattice.centre + (lattice.spacing * z) @ lattice.factor.T
-        ratio = np.exp(evaluate(x) - top) / np.maximum(q, 1e-300)
-        if ratio.max() > bound:
-            bound, kept = 1.05 * float(ratio.max()), np.zeros((0, dim))
-            continue
-        kept = np.concatenate([kept, x[rng.uniform(size=size) * bound < ratio]])
-    return kept[:n]
 
 
 class _Counter:
@@ -258,9 +229,9 @@ def _grow(
         alive = front[front_values > top - DEPTH[dim]]
         if not len(alive):
             return _sorted(cells, values)
-        near = _unique(alive[:, None] + around)
-        keys, table = _encoded(cells)
-        new = near[_found(table, keys, near) < 0]
+        near = unique(alive[:, None] + around)
+        keys, table = encoded(cells)
+        new = near[find(keys, table, near) < 0]
         if len(cells) + len(new) > MOST:
             break
         if not len(new):
@@ -285,8 +256,8 @@ def _refined(
     log_density: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values on a lattice of half the spacing; those on the old one are known."""
-    keys, table = _encoded(2 * cells)
-    at = _found(table, keys, finer)
+    keys, table = encoded(2 * cells)
+    at = find(keys, table, finer)
     values = np.where(at >= 0, log_density[np.maximum(at, 0)], -np.inf)
     new = at < 0
     values[new] = counter(centre + (h * finer[new]) @ factor.T)
@@ -294,53 +265,10 @@ def _refined(
 
 
 def _sorted(cells: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = np.argsort(_code(cells))
+    order = np.argsort(code_of(cells))
     return cells[order], values[order]
 
 
 def _log_sum(values: np.ndarray) -> float:
     top = values.max()
     return float(top + np.log(np.sum(np.exp(values - top))))
-
-
-_SPREAD = np.int64(1 << 20)
-
-
-def _code(cells: np.ndarray) -> np.ndarray:
-    """One integer for each cell."""
-    code = np.zeros(cells.shape[:-1], np.int64)
-    for i in range(cells.shape[-1]):
-        code = code * (2 * _SPREAD) + cells[..., i] + _SPREAD
-    return code
-
-
-def _unique(cells: np.ndarray) -> np.ndarray:
-    """Each of the cells int[..., d] once."""
-    code, dim = np.sort(_code(cells), axis=None), cells.shape[-1]
-    code = code[np.concatenate([[True], code[1:] != code[:-1]])]
-    out = np.empty((len(code), dim), int)
-    for i in reversed(range(dim)):
-        code, rest = np.divmod(code, 2 * _SPREAD)
-        out[:, i] = rest - _SPREAD
-    return out
-
-
-def _encoded(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted codes of cells, and which cell each is."""
-    code = _code(cells)
-    order = np.argsort(code)
-    return code[order], order
-
-
-def _found(order: np.ndarray, codes: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Which of the encoded cells each of ``cells`` is, or −1."""
-    wanted = _code(cells)
-    at = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
-    return np.where(codes[at] == wanted, order[at], -1)
-
-
-def _looked_up(
-    order: np.ndarray, codes: np.ndarray, values: np.ndarray, cells: np.ndarray
-) -> np.ndarray:
-    at = _found(order, codes, cells)
-    return np.where(at >= 0, values[np.maximum(at, 0)], 0.0)
