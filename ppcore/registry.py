@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any
 
@@ -350,7 +350,14 @@ def _unique(specs: Iterable[Any]) -> tuple[dict[str, Any], dict[str, str]]:
 def _origin(point: EntryPoint) -> Origin:
     if point.dist is None:
         return Origin(point.name, "unknown distribution", "")
-    return Origin(point.name, point.dist.name, point.dist.version)
+    return Origin(point.name, *_name_and_version(point.dist))
+
+
+@cache
+def _name_and_version(distribution: Distribution) -> tuple[str, str]:
+    """Each would parse the whole of the metadata, and again for every entry point."""
+    metadata = distribution.metadata
+    return metadata["Name"], metadata["Version"]
 
 
 def _names(listed: str) -> list[str]:

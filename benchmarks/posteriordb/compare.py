@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import subprocess
@@ -50,6 +51,9 @@ def compare(database: Database, names: list[str], options: argparse.Namespace) -
     for contender in contenders:
         if contender not in CONTENDERS:
             raise SystemExit(f"No contender {contender!r}. {did_you_mean(contender, CONTENDERS)}")
+    for folder in ("ppcore", "plugins", "benchmarks"):
+        # The byte code that an installer writes for the peers, a source tree may lack.
+        compileall.compile_dir(Path(__file__).parents[2] / folder, quiet=1)
     settings = {"seed": options.seed, "cache": options.cache, "timeout": f"{options.timeout:g} s"}
     head = header(PACKAGES, settings)
     print("\n".join(head), *LEGEND, "", line(COLUMNS), sep="\n", flush=True)
