@@ -13,9 +13,9 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").glob("ppcore_*"))
 
 # From the bottom up: a module imports from its own layer and from those before it.
 LAYERS = (
-    ("errors", "contract", "hooks", "registry", "precision", "settings"),
+    ("errors", "contract", "hooks", "registry", "precision", "settings", "compiled"),
     ("space", "diagram", "supports"),
-    ("repaired", "dist", "ops", "math", "recording"),
+    ("repaired", "simulated", "dist", "ops", "math", "recording"),
     ("semantics",),
     ("exact", "causal"),
     ("target", "model_target", "labelled_target", "foreign", "torch_view"),

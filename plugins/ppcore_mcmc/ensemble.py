@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppcore.compiled import jit
 from ppcore.contract import Invariant
 from ppcore.engine import Report, Warm
 from ppcore.settings import check_between, check_count, check_metric
@@ -82,7 +83,7 @@ def _jitter(uniforms: Any, tuned: EnsembleTuning, n: int, chains: int) -> Any:
     return step, steps, jnp.log1p(-u[:, chains : 2 * chains])
 
 
-@jax.jit
+@jit
 def trajectories(
     target: Any, precondition: Preconditioner, carry: Carry, plan: Plan
 ) -> tuple[Carry, dict[str, Any]]:

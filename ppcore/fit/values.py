@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from ppcore import precision as precisions
+from ppcore.compiled import BRIEF, QUICK, jit
 from ppcore.report import SamplingWarning
 from ppcore.run.keys import Keys
 
 ROWS = 2048
+LIGHT = 150_000
+"""Numbers of all draws up to which their program is compiled in a hurry."""
 
 
 class Constrain:
@@ -35,6 +38,7 @@ class Constrain:
     def __init__(self, target: Any, precision: str, shape: tuple[int, int, int], seed: int) -> None:
         self.target, self.precision, self.shape = target, precision, shape
         self.key = Keys(seed).labels if getattr(target, "labels", ()) else None
+        self.program = _program(int(np.prod(shape)) <= LIGHT)
         self.thread = threading.Thread(target=self._compile, name="ppcore-constrain")
         self.thread.start()
 
@@ -47,7 +51,7 @@ class Constrain:
         chains, draws, dim = x.shape
         with precisions.scope(self.precision):
             flat = np.ascontiguousarray(x).reshape(-1, dim)
-            parts = [_program()(self.target, self.key, rows) for rows in self._rows(flat)]
+            parts = [self.program(self.target, self.key, rows) for rows in self._rows(flat)]
             values = {
                 name: np.concatenate([np.asarray(p[name]) for p in parts])[: len(flat)]
                 for name in parts[0]
@@ -81,14 +85,14 @@ class Constrain:
             size = ROWS if self.key is None else chains * draws
             rows = jax.ShapeDtypeStruct((size, dim), np.dtype(self.precision))
             try:
-                _program().lower(self.target, self.key, rows).compile()
+                self.program.lower(self.target, self.key, rows).compile()
             except Exception:
                 # The caller meets the same error when it asks for the values.
                 return
 
 
 @cache
-def _program() -> Any:
+def _program(light: bool) -> Any:
     import jax
 
     def values(target: Any, key: Any, x: Any) -> Any:
@@ -96,4 +100,4 @@ def _program() -> Any:
             return jax.vmap(target.constrain)(x)
         return jax.vmap(target.complete)(jax.random.split(key, len(x)), x)
 
-    return jax.jit(values)
+    return jit(values, QUICK if light else BRIEF)

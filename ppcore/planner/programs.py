@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 
 from ppcore import registry
+from ppcore.compiled import BRIEF, QUICK, jit
 from ppcore.target import value_and_gradient
 
 CHAINS = 64
 ROWS = {1: 128}
 MOST_ROWS, BLOCKS = 1024, 32
 """Rows of a block, by coordinates: a lattice in more than one asks for many; blocks of a call."""
+
+LIGHT = 2500
+"""Numbers that an evaluation may work on for its program to be compiled in a hurry."""
 
 WALKERS = ("ensemble", "nuts")
 """Markov chain engines in the order of preference."""
@@ -44,6 +48,8 @@ class Values:
 
     def __init__(self, target: Any) -> None:
         self.target, self.rows = target, ROWS.get(target.dim, MOST_ROWS)
+        small = numbers(target) < LIGHT
+        self.program = _values(small)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         n, dim = x.shape
@@ -56,30 +62,36 @@ class Values:
             room[: len(part)] = part
             room[len(part) : count * self.rows] = part[-1]
             grid = room.reshape(BLOCKS, self.rows, dim)
-            values = np.asarray(_log_density()(self.target, grid, np.int32(count)))
+            values = np.asarray(self.program(self.target, grid, np.int32(count)))
             made.append(values[:count].reshape(-1))
         return np.concatenate(made)[:n]
 
 
+def numbers(target: Any) -> int:
+    """Elements of all wires of a model's target: what one evaluation works on."""
+    diagram = getattr(target, "diagram", None)
+    return LIGHT if diagram is None else sum(space.size for space in diagram.wires)
+
+
 @cache
-def _log_density() -> Any:
+def _values(small: bool) -> Any:
+    return jit(_blocks, QUICK if small else BRIEF)
+
+
+def _blocks(target: Any, x: Any, count: Any) -> Any:
+    """log γ at the first ``count`` blocks of x: float[blocks, rows, d]."""
     import jax
     import jax.numpy as jnp
 
-    def run(target: Any, x: Any, count: Any) -> Any:
-        def block(i: Any, values: Any) -> Any:
-            return values.at[i].set(jax.vmap(target.log_density)(x[i]))
+    def block(i: Any, values: Any) -> Any:
+        return values.at[i].set(jax.vmap(target.log_density)(x[i]))
 
-        return jax.lax.fori_loop(0, count, block, jnp.zeros(x.shape[:2], x.dtype))
-
-    return jax.jit(run)
+    return jax.lax.fori_loop(0, count, block, jnp.zeros(x.shape[:2], x.dtype))
 
 
 @cache
 def _with_gradient() -> Any:
-    import jax
-
-    return jax.jit(value_and_gradient)
+    return jit(value_and_gradient)
 
 
 class Batched:

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppcore.compiled import jit
 from ppcore.rewrite.sites import told
 from ppcore.semantics.interpret import interpret
 from ppcore.semantics.log_density import LogDensity, layout
@@ -69,7 +69,7 @@ def blocks(target: Any) -> Blocks | None:
     return Blocks(sites, inner, outer)
 
 
-@partial(jax.jit, static_argnames="sites")
+@jit(static_argnames="sites")
 def _proposed(target: Any, h: Any, z: Any, start: Any, sites: tuple[str, ...]) -> Any:
     """u, log γ̂(h), log γ(u, h) and log N(u; û, A⁻¹) for each row of h and z."""
     p = start.shape[0]

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ppcore import precision
+from ppcore.compiled import jit
 from ppcore.diagram import Hole
 from ppcore.recording.template import Structure
 from ppcore.rewrite.coordinates import Back, Change, changed
@@ -147,4 +148,4 @@ def _gradient(diagram: Any) -> Any:
         return sum(r["log_prob"] for r in records.values() if "log_prob" in r)
 
     both = jax.value_and_grad(log_density)
-    return jax.jit(lambda data, x: jax.vmap(both, (0, None))(x, data))
+    return jit(lambda data, x: jax.vmap(both, (0, None))(x, data))
