@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SHARE, ROUNDS, HALVINGS = 0.01, 20, 12
+SHARE, ROUNDS, HALVINGS = 0.01, 50, 18
 
 
 def sinkhorn(x: np.ndarray, y: np.ndarray) -> float:
