@@ -133,6 +133,9 @@ def test_rows_of_the_settings_are_rows_of_the_table(tmp_path: Path) -> None:
     for target in dict.fromkeys(row.target for row in known):
         assert any(row.engine == "smc" for row in known if row.target == target), target
     assert all(row.problem in PROBLEMS for row in known)
+    assert len(rows(["gmm9"], ["smc", "flow"])) == 2
+    with pytest.raises(ValueError, match="Did you mean 'funnel'"):
+        rows(["funel"])
     kept = Results(tmp_path / "results.jsonl")
     row = Row("gmm9", "smc", "smc", {}, 10, 1, "gmm9")
     outcome = {"n": 10, "seed": 0, "ess": 0.5, "gradients": 10, "seconds": 2.0}

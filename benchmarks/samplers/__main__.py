@@ -19,14 +19,16 @@ from benchmarks.samplers import table
 from benchmarks.samplers.plan import Row, rows
 from benchmarks.samplers.problems import PROBLEMS
 from benchmarks.samplers.worker import Request
-from ppcore.errors import did_you_mean
 
 PACKAGES = ("ppcore", "jax", "jaxlib", "numpy", "flowjax", "equinox", "optax", "torch", "zuko")
 
 
 def main() -> None:
     options = _options()
-    chosen = _chosen(options.targets, options.engines)
+    try:
+        chosen = rows(options.targets, options.engines)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
     results = Results(options.results)
     settings = {
         "seeds": options.seeds,
@@ -47,7 +49,9 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks.samplers", description=__doc__)
     parser.add_argument("--targets", nargs="+", metavar="NAME")
-    parser.add_argument("--engines", nargs="+", metavar="LABEL", help="rows of settings.toml")
+    parser.add_argument(
+        "--engines", nargs="+", metavar="LABEL", help="else those that settings.toml lists"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--data", type=Path, help="folder of the data files")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for a row, all seeds")
@@ -56,22 +60,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
     parser.add_argument("--again", action="store_true", help="also run what failed before")
     return parser.parse_args()
-
-
-def _chosen(targets: list[str] | None, engines: list[str] | None) -> list[Row]:
-    known = rows()
-    for wanted, names in (
-        (targets, list(dict.fromkeys(row.target for row in known))),
-        (engines, list(dict.fromkeys(row.label for row in known))),
-    ):
-        for name in wanted or ():
-            if name not in names:
-                raise SystemExit(f"{name!r} is no row of the table. {did_you_mean(name, names)}")
-    return [
-        row
-        for row in known
-        if (targets is None or row.target in targets) and (engines is None or row.label in engines)
-    ]
 
 
 class Results:

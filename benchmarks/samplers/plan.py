@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from ppcore.errors import did_you_mean
 
 FILE = Path(__file__).with_name("settings.toml")
-PARTS = ("engine", "draws", "chains", "settings", "problem", "skip")
+PARTS = ("engine", "draws", "chains", "settings", "problem")
 
 
 @dataclass(frozen=True)
@@ -41,37 +41,41 @@ class Row:
     problem: str
 
 
-def rows() -> list[Row]:
-    """All rows, target by target in the order of the file.
+def rows(targets: Sequence[str] | None = None, engines: Sequence[str] | None = None) -> list[Row]:
+    """The rows of some targets, or all, by some engines, or those that the target's list names.
 
-    Raises ValueError for an entry that is none.
+    Raises ValueError for a name that is none.
     """
     content = tomllib.loads(FILE.read_text())
-    engines, targets = content["engines"], content["targets"]
+    common, known = content["engines"], content["targets"]
+    _check("target", targets or (), known)
+    _check("engine", engines or (), common)
     made = []
-    for target, own in targets.items():
-        for label in own:
-            if label not in engines:
-                raise ValueError(f"{target}: no engine {label!r}. {did_you_mean(label, engines)}")
-        for label, common in engines.items():
-            one = {**common, **own.get(label, {})}
-            for part in one:
-                if part not in PARTS:
-                    raise ValueError(
-                        f"{target}, {label}: no entry {part!r}. {did_you_mean(part, PARTS)}"
-                    )
-            if one.get("skip", False):
-                continue
-            settings = {**common.get("settings", {}), **own.get(label, {}).get("settings", {})}
-            made.append(
-                Row(
-                    target,
-                    label,
-                    one.get("engine", label),
-                    settings,
-                    one.get("draws", 4096),
-                    one.get("chains", 1),
-                    one.get("problem", target),
-                )
-            )
+    for target in known if targets is None else targets:
+        own = dict(known[target])
+        listed = own.pop("engines")
+        _check(f"engine of {target}", [*own, *listed], common)
+        made.extend(
+            _row(target, label, common[label], own.get(label, {})) for label in engines or listed
+        )
     return made
+
+
+def _row(target: str, label: str, common: Mapping[str, Any], own: Mapping[str, Any]) -> Row:
+    one = {**common, **own}
+    _check(f"entry of {label} on {target}", one, PARTS)
+    return Row(
+        target,
+        label,
+        one.get("engine", label),
+        {**common.get("settings", {}), **own.get("settings", {})},
+        one.get("draws", 4096),
+        one.get("chains", 1),
+        one.get("problem", target),
+    )
+
+
+def _check(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{name!r} is no {what}. {did_you_mean(name, known)}")
