@@ -72,3 +72,45 @@ def same_joint(
         conditional = -0.5 * (gap @ np.linalg.solve(cov, gap) + log_det)
         worst = max(worst, abs(marginal + conditional - joint) / max(1.0, abs(joint)))
     return float(worst)
+
+
+@jax.jit
+def _whole(before: ModelTarget, after: ModelTarget, recovered: Any, x: Any, z: Any) -> Any:
+    def full(x: Any, z: Any) -> Any:
+        return recovered.whole(jnp.concatenate([x, z]))
+
+    root = jax.jacfwd(full, 1)(x, jnp.zeros_like(z))
+    mean, point = full(x, jnp.zeros_like(z)), full(x, z)
+    turned = jax.jacfwd(full, 0)(x, jnp.zeros_like(z))
+    return mean, root, turned, point, before.log_density(point), after.log_density(x)
+
+
+def same_posterior(prepared: Any, n: int = 1, seed: int = 0) -> float:
+    """By how much a model's density differs from that of all its rewrites together, relatively.
+
+    With x′ the coordinates that are left, φ(x′) those of the model that no noise moves and β the
+    others, affine in the noise: γ(φ, β) |∂φ/∂x′| = C γ′(x′) N(β; m(x′), V(x′)) at random points, C
+    the stated constant.
+    """
+    from ppcore.planner.recovered import Recovered
+
+    rng, worst = np.random.default_rng(seed), 0.0
+    with precision.scope("float64"):
+        recovered = Recovered.of(prepared)
+        for _ in range(n):
+            x = rng.normal(size=prepared.target.dim)
+            z = rng.normal(size=recovered.width - prepared.target.dim)
+            mean, root, turned, point, before, after = map(
+                np.asarray, _whole(prepared.origin, prepared.target, recovered, x, z)
+            )
+            moved = np.abs(root).sum(1) > 0
+            log_volume = np.linalg.slogdet(turned[~moved])[1]
+            cov = root[moved] @ root[moved].T
+            gap = (point - mean)[moved]
+            conditional = 0.0
+            if moved.any():
+                log_det = np.linalg.slogdet(2 * np.pi * cov)[1]
+                conditional = -0.5 * (gap @ np.linalg.solve(cov, gap) + log_det)
+            total = after + prepared.rewriting.log_constant + conditional
+            worst = max(worst, abs(before + log_volume - total) / max(1.0, abs(before)))
+    return float(worst)

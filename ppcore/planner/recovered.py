@@ -101,6 +101,10 @@ class Recovered:
                 x, rest = back.given(x, rest[:size]), rest[size:]
         return x
 
+    def whole(self, row: Any) -> Any:
+        """float[width] -> float[d], the coordinates of the model as it was written."""
+        return self._back(None, row)
+
     def constrain(self, row: Any) -> dict[str, Any]:
         """float[width] -> {site: array} of the model as it was written."""
         return self.origin.constrain(self._back(None, row))  # type: ignore[no-any-return]
