@@ -124,7 +124,7 @@ class FlowMCMC:
     round_steps: int = 150
     map: str = "auto"
     base: str = "auto"
-    layers: int = 4
+    layers: int = 0
     width: int = 32
     bins: int = 8
     steps: int = 400

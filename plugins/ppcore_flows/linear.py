@@ -93,17 +93,19 @@ class LowerTriangular:
     def dim(self) -> int:
         return int(self.shift.shape[0])
 
-    def _unit(self) -> Any:
+    @property
+    def units(self) -> Any:
+        """L in units of each row's scale: float[d, d]."""
         return jnp.tril(self.below, -1) + jnp.eye(self.dim, dtype=self.shift.dtype)
 
     def forward(self, u: Any) -> tuple[Any, Any]:
         """``(T(u), log|det L|)``; u: float[d]."""
-        return self.shift + jnp.exp(self.log_scale) * (self._unit() @ u), jnp.sum(self.log_scale)
+        return self.shift + jnp.exp(self.log_scale) * (self.units @ u), jnp.sum(self.log_scale)
 
     def inverse(self, x: Any) -> tuple[Any, Any]:
         """``(T⁻¹(x), −log|det L|)``; x: float[d]."""
         scaled = (x - self.shift) * jnp.exp(-self.log_scale)
-        u = jax.scipy.linalg.solve_triangular(self._unit(), scaled, lower=True, unit_diagonal=True)
+        u = jax.scipy.linalg.solve_triangular(self.units, scaled, lower=True, unit_diagonal=True)
         return u, -jnp.sum(self.log_scale)
 
 

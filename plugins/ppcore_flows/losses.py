@@ -70,18 +70,33 @@ def chi_square(q: Any, key: Any, law: Any, batch: int) -> tuple[Any, tuple[Any, 
     """½ log E_q[w²], w = γ/q: the α = 2 divergence, whose size is the variance of the weights.
 
     Its gradient is −E_π²[∂ log q(x)], π² ∝ γ²/q, estimated with the self-normalised weights w² of
-    draws from q, held fixed: mass-covering, for the last steps of a training that already overlaps.
-    One log density of the target for each draw.
+    draws from q, held fixed: mass-covering, for a q that already overlaps the target. Where it does
+    not, see :mod:`ppcore_flows.bootstrap`. One log density of the target for each draw.
 
-    Source: Dieng et al. 2017, arXiv:1611.00328; Midgley et al. 2023, arXiv:2208.01893.
+    Source: Dieng et al. 2017, arXiv:1611.00328.
     """
+    return _weighted(q, key, law, batch, 2.0)
+
+
+def importance_kl(q: Any, key: Any, law: Any, batch: int) -> tuple[Any, tuple[Any, Any]]:
+    """KL(π ‖ q) + const by self-normalised weights w = γ/q of draws from q, held fixed.
+
+    Its gradient is −Σ W_i ∂ log q(x_i). One log density of the target for each draw.
+
+    Source: Bornschein & Bengio 2015, arXiv:1406.2751; Naesseth, Lindsten & Blei 2020,
+    arXiv:2003.10374.
+    """
+    return _weighted(q, key, law, batch, 1.0)
+
+
+def _weighted(q: Any, key: Any, law: Any, batch: int, alpha: float) -> tuple[Any, tuple[Any, Any]]:
     frozen = jax.lax.stop_gradient(q)
     x, log_q = frozen.sample_and_log_prob(key, batch)
     log_w = jax.vmap(lambda t, v: t.log_density(v), (None, 0))(law, x) - log_q
     log_w = jnp.where(jnp.isnan(log_w), -jnp.inf, log_w)
-    share = jax.lax.stop_gradient(jax.nn.softmax(2.0 * log_w))
+    share = jax.lax.stop_gradient(jax.nn.softmax(alpha * log_w))
     surrogate = -jnp.sum(share * jax.vmap(q.log_prob)(x))
-    loss = 0.5 * (jax.nn.logsumexp(2.0 * log_w) - jnp.log(batch))
+    loss = (jax.nn.logsumexp(alpha * log_w) - jnp.log(batch)) / alpha
     finite = jnp.isfinite(log_w)
     spread = jnp.std(jnp.where(finite, log_w, 0.0), where=finite)
     return surrogate, (loss, spread)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import paramax
 from flowjax import bijections as bij
 from jax.nn.initializers import glorot_uniform
@@ -19,8 +20,10 @@ from ppcore.contract import Contract, Transport
 from ppcore.errors import SettingsError, did_you_mean
 from ppcore.settings import check_between, check_count
 
-KINDS = ("affine_coupling", "spline_coupling", "autoregressive", "triangular")
+COUPLED = ("affine_coupling", "spline_coupling", "autoregressive")
+KINDS = (*COUPLED, "triangular", "residual", "sylvester", "continuous")
 SMALL = 1e-2
+LOG_SCALE = 8.0
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Architecture:
     Parameters
     ----------
     kind : str
-        "affine_coupling", "spline_coupling", "autoregressive" or "triangular".
+        "affine_coupling", "spline_coupling", "autoregressive", "triangular", "residual",
+        "sylvester" or "continuous"; only the first four become a :class:`FlowMap`.
     dim : int
         d.
     layers : int
@@ -68,7 +72,7 @@ class Architecture:
         check_count("bins", self.bins, 2)
         check_between("reach", self.reach, 0, 1e6)
         check_count("dim", self.dim, 1)
-        if self.dim < 2 and self.kind != "triangular":
+        if self.dim < 2 and self.kind in COUPLED:
             raise SettingsError(
                 f"map={self.kind!r} moves some coordinates given the others, and this target has "
                 "only one. Use map='triangular', or one of the Gaussian engines."
@@ -118,10 +122,24 @@ class FlowMap:
         return paramax.unwrap(jax.tree.unflatten(structure, leaves))
 
 
-def create(key: Any, architecture: Architecture) -> FlowMap:
+def create(key: Any, architecture: Architecture) -> Any:
     """A map with random networks and small last layers, so that it begins near the identity."""
-    leaves = jax.tree.leaves(_build(key, architecture))
-    return FlowMap(tuple(v for v in leaves if eqx.is_inexact_array(v)), architecture)
+    a = architecture
+    # Each family in its own file, of which "continuous" needs a library more than the others.
+    if a.kind == "residual":
+        from ppcore_flows.residual import residual
+
+        return residual(key, a.dim, a.layers, a.width)
+    if a.kind == "sylvester":
+        from ppcore_flows.sylvester import sylvester
+
+        return sylvester(key, a.dim, a.layers)
+    if a.kind == "continuous":
+        from ppcore_flows.continuous import continuous
+
+        return continuous(key, a.dim, a.width)
+    leaves = jax.tree.leaves(_build(key, a))
+    return FlowMap(tuple(v for v in leaves if eqx.is_inexact_array(v)), a)
 
 
 def affine_coupling(key: Any, dim: int, layers: int = 6, width: int = 32) -> FlowMap:
@@ -173,18 +191,18 @@ def triangular(key: Any, dim: int, layers: int = 6, bins: int = 8, reach: float 
 
 
 def _build(key: Any, a: Architecture) -> Any:
-    layers = eqx.filter_vmap(lambda k: _layer(k, a))(jax.random.split(key, a.layers))
+    keys, turns = jax.random.split(key, a.layers), jnp.asarray(permutations(a.dim, a.layers))
+    layers = eqx.filter_vmap(lambda k, p: _layer(k, p, a))(keys, turns)
     scanned = bij.Scan(layers)
     return bij.Invert(scanned) if a.kind == "autoregressive" and a.fast_inverse else scanned
 
 
-def _layer(key: Any, a: Architecture) -> Any:
-    k_layer, k_order = jax.random.split(key)
+def _layer(key: Any, turn: Any, a: Architecture) -> Any:
     if a.kind == "triangular":
-        layer = _triangular(k_layer, a)
+        layer = _triangular(key, a)
     elif a.kind == "autoregressive":
         layer = bij.MaskedAutoregressive(
-            k_layer,
+            key,
             transformer=_scaling(),
             dim=a.dim,
             nn_width=a.width,
@@ -194,7 +212,7 @@ def _layer(key: Any, a: Architecture) -> Any:
         layer = _quiet(layer, lambda m: m.masked_autoregressive_mlp.layers[-1])
     else:
         layer = bij.Coupling(
-            k_layer,
+            key,
             transformer=_scaling() if a.kind == "affine_coupling" else _bent(a),
             untransformed_dim=a.dim // 2,
             dim=a.dim,
@@ -203,22 +221,51 @@ def _layer(key: Any, a: Architecture) -> Any:
             nn_activation=jax.nn.silu,
         )
         layer = _quiet(layer, lambda m: m.conditioner.layers[-1])
-    if a.dim == 1:
-        return layer
-    turn = bij.Flip((a.dim,)) if a.dim == 2 else _permuted(k_order, a)
-    return bij.Chain([layer, turn])
+    return layer if a.dim == 1 else bij.Chain([layer, bij.Permute(turn)])
 
 
-def _permuted(key: Any, a: Architecture) -> Any:
-    return bij.Permute(jax.random.permutation(key, jnp.arange(a.dim)))
+def permutations(dim: int, layers: int) -> np.ndarray:
+    """What follows each layer: int[layers, d]; together they are the identity.
+
+    The first half of the coordinates is given, the rest moves. Of 64 orders each layer takes the
+    one by which most coordinates move given others for the first time: about 2 log₂ d layers reach
+    all pairs, where random orders leave out many.
+
+    >>> permutations(2, 2).tolist()
+    [[1, 0], [1, 0]]
+    """
+    rng = np.random.default_rng([dim, layers])
+    orders = [np.arange(dim)]
+    half, met = dim // 2, np.eye(dim, dtype=bool)
+    for _ in range(layers - 1):
+        last = orders[-1]
+        met[np.ix_(last[:half], last[half:])] = True
+        swapped = np.concatenate([last[dim - half :], last[: dim - half]])
+        choices = [swapped, *(rng.permutation(dim) for _ in range(63))]
+        new = [np.sum(~met[np.ix_(c[:half], c[half:])]) for c in choices]
+        orders.append(choices[int(np.argmax(new))])
+    places = [np.argsort(order) for order in orders]
+    following = [*orders[1:], np.arange(dim)]
+    return np.stack([place[after] for place, after in zip(places, following, strict=True)])
+
+
+def enough_layers(dim: int) -> int:
+    """2 ⌈log₂ d⌉, and at least four.
+
+    >>> enough_layers(2), enough_layers(10)
+    (4, 8)
+    """
+    return max(4, 2 * (dim - 1).bit_length())
 
 
 def _scaling() -> Any:
-    """x ↦ s x + t with s = softplus(raw + const) + 10⁻³, which is 1 at raw = 0."""
-    from paramax.utils import inv_softplus
+    """x ↦ s x + t with log s = 8 tanh(raw/8), which is 0 at raw = 0.
 
+    Nearly linear in what the network gives: scales that grow or shrink exponentially along a
+    coordinate, as in a funnel, are the easy case.
+    """
     scale: Any = paramax.Parameterize(
-        lambda raw: jax.nn.softplus(raw) + 1e-3, inv_softplus(jnp.asarray(1 - 1e-3))
+        lambda raw: jnp.exp(LOG_SCALE * jnp.tanh(raw / LOG_SCALE)), jnp.zeros(())
     )
     return eqx.tree_at(lambda affine: affine.scale, bij.Affine(), replace=scale)
 

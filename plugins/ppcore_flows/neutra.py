@@ -66,7 +66,7 @@ class NeuTra:
 
     inner: str = "hmc"
     map: str = "affine_coupling"
-    layers: int = 4
+    layers: int = 0
     width: int = 32
     bins: int = 8
     steps: int = 600

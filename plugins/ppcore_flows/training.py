@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -118,15 +117,34 @@ def train(
         Evaluations of the target in a step.
     """
     betas, rates = training.plan(np.dtype(jnp.result_type(float)))
-    good, state = density, started(density)
+
+    def advance(q: Any, state: Any, start: int) -> tuple[Any, Any, Any]:
+        at = slice(start, start + BLOCK)
+        plan = (betas[at], rates[at], start)
+        return block(loss, training.batch, annealed, key, q, state, law, plan)  # type: ignore[no-any-return]
+
+    return watched(advance, density, started(density), len(betas), training.rate, report, cost)
+
+
+def watched(
+    advance: Callable[[Any, Any, int], tuple[Any, Any, Any]],
+    density: Any,
+    state: Any,
+    count: int,
+    rate: float,
+    report: Report,
+    cost: int,
+) -> Trained:
+    """Blocks of 50 steps until ``count``, or until one makes things worse; see :func:`train`.
+
+    ``advance(density, state, start)`` gives both anew, and (loss, spread, taken) of each step.
+    """
+    good = density
     losses: list[np.ndarray] = []
     spreads: list[np.ndarray] = []
     notes = tuple[str, ...]()
-    for start in range(0, len(betas), BLOCK):
-        at = slice(start, start + BLOCK)
-        made, state, seen = block(
-            loss, training.batch, annealed, key, good, state, law, (betas[at], rates[at], start)
-        )
+    for start in range(0, count, BLOCK):
+        made, state, seen = advance(good, state, start)
         value, spread, taken = (np.asarray(v) for v in seen)
         losses.append(value)
         spreads.append(spread)
@@ -135,24 +153,24 @@ def train(
         far = middle > LOST + (first if np.isfinite(first) else 0.0)
         if taken.mean() < 0.5 or not sound(made) or far:
             notes = (
-                f"Training diverged after {start + BLOCK} of {len(betas)} steps (log weights "
+                f"Training diverged after {start + BLOCK} of {count} steps (log weights "
                 f"spread over {middle:.3g} nats, {int(taken.sum())} of {BLOCK} steps were finite): "
                 f"the parameters of step {start} are used. Lower the learning rate "
-                f"(rate={training.rate:g}) or raise the share of annealing.",
+                f"(rate={rate:g}) or raise the share of annealing.",
             )
             break
         good = made
         last = float(np.mean(value[taken]))
-        report(Progress("training", start + BLOCK, len(betas), {"loss": last}, "steps"))
+        report(Progress("training", start + BLOCK, count, {"loss": last}, "steps"))
     spent = cost * BLOCK * len(losses)
     return Trained(good, np.concatenate(losses), np.concatenate(spreads), spent, notes)
 
 
-@partial(jax.jit, static_argnames=("loss", "batch", "annealed"))
-def block(
+def descend(
     loss: Loss, batch: int, annealed: bool, key: Any, density: Any, state: Any, law: Any, plan: Any
 ) -> tuple[Any, Any, tuple[Any, Any, Any]]:
-    """``BLOCK`` steps: the density, Adam's state, and (loss, spread, taken) of each."""
+    """Steps of Adam, one for each entry of ``plan`` = (betas, rates, number of the first): the
+    density, Adam's state, and (loss, spread, taken) of each step."""
     betas, rates, start = plan
 
     def step(carry: tuple[Any, Any], at: tuple[Any, Any, Any]) -> tuple[Any, Any]:
@@ -161,17 +179,25 @@ def block(
         now = law.tempered(beta) if annealed else law
         run = jax.grad(lambda q: loss(q, jax.random.fold_in(key, i), now, batch), has_aux=True)
         gradient, (value, spread) = run(q)
-        size = optax.global_norm(gradient)
-        taken = jnp.isfinite(value) & jnp.isfinite(size)
-        calm = jax.tree.map(lambda g: jnp.where(taken, g, 0.0), gradient)
-        change, after = OPTIMISER.update(calm, state)
-        moved = jax.tree.map(lambda p, c: p - (rate * c).astype(p.dtype), q, change)
-        new = jax.tree.map(lambda a, b: jnp.where(taken, a, b), (moved, after), (q, state))
-        return new, (value, spread, taken)
+        q, state, taken = moved(q, state, gradient, value, rate)
+        return (q, state), (value, spread, taken)
 
-    steps = start + jnp.arange(BLOCK)
+    steps = start + jnp.arange(betas.shape[0])
     (density, state), seen = jax.lax.scan(step, (density, state), (steps, betas, rates))
     return density, state, seen
+
+
+block = jax.jit(descend, static_argnames=("loss", "batch", "annealed"))
+
+
+def moved(q: Any, state: Any, gradient: Any, value: Any, rate: Any) -> tuple[Any, Any, Any]:
+    """One step of Adam, and whether it was taken: not where loss or gradient is not finite."""
+    taken = jnp.isfinite(value) & jnp.isfinite(optax.global_norm(gradient))
+    calm = jax.tree.map(lambda g: jnp.where(taken, g, 0.0), gradient)
+    change, after = OPTIMISER.update(calm, state)
+    there = jax.tree.map(lambda p, c: p - (rate * c).astype(p.dtype), q, change)
+    q, state = jax.tree.map(lambda a, b: jnp.where(taken, a, b), (there, after), (q, state))
+    return q, state, taken
 
 
 @jax.jit

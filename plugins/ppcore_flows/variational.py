@@ -15,14 +15,18 @@ from ppcore.paths import Between
 from ppcore.settings import check_between, check_count
 from ppcore.tuning.noise import spawned
 from ppcore_flows.bases import Gaussian
+from ppcore_flows.bures_wasserstein import forward_backward
 from ppcore_flows.density import Flow
 from ppcore_flows.flow import defended, drawn
+from ppcore_flows.learned import Learned
 from ppcore_flows.linear import Row, Whiten, diagonal, low_rank, lower_triangular
-from ppcore_flows.losses import reverse_kl
+from ppcore_flows.losses import chi_square, importance_kl, reverse_kl
 from ppcore_flows.start import Found, explore
 from ppcore_flows.training import Training, require_smooth, train
 
 FAMILIES = ("mean_field", "low_rank", "full_rank")
+LOSSES = {"reverse_kl": reverse_kl, "chi_square": chi_square, "forward_kl": importance_kl}
+RATES = {"adam": 2e-2, "bures_wasserstein": 0.5}
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class Variational:
     F is diagonal ("mean_field"), diag(s)(I + A Bᵀ) with A and B of ``rank`` columns ("low_rank") or
     lower triangular ("full_rank"). Trained by path gradients from the scales that climbs to the
     modes suggest, so that in a Gaussian target the gradient has no noise at the optimum. One mode
-    only; reverse KL leaves out tails, which k̂ and the defended weights show.
+    only; reverse KL leaves out tails, which k̂ and the defended weights show. The other losses
+    weigh draws of q and cover the tails, in a few dimensions.
 
     Parameters
     ----------
@@ -41,14 +46,21 @@ class Variational:
     rank : int
         r of the low-rank family.
     steps, batch, rate, anneal
-        See :class:`ppcore_flows.training.Training`.
+        See :class:`ppcore_flows.training.Training`; the rate is by default 0.02, or 0.5 for
+        "bures_wasserstein".
     defence : float
         Share of draws from a wide Student-t that keeps the weights bounded; 0 for none.
+    loss : str
+        "reverse_kl", "chi_square" (the variance of the weights) or "forward_kl" (both by weighted
+        draws of q).
+    optimiser : str
+        "adam", or "bures_wasserstein" (:mod:`ppcore_flows.bures_wasserstein`) for "full_rank" with
+        "reverse_kl".
 
     Raises
     ------
     ppcore.errors.SettingsError
-        If one is out of range or unknown.
+        If one is out of range or unknown, or the optimiser does not fit.
 
     Source: Kucukelbir et al. 2017, arXiv:1603.00788; Ong, Nott & Smith 2018, arXiv:1701.03208;
     Roeder, Wu & Duvenaud 2017, arXiv:1703.09194 (path gradients).
@@ -61,17 +73,30 @@ class Variational:
     rank: int = 4
     steps: int = 500
     batch: int = 64
-    rate: float = 2e-2
+    rate: float | None = None
     anneal: float = 0.2
     defence: float = 0.05
+    loss: str = "reverse_kl"
+    optimiser: str = "adam"
     default_chains: ClassVar[int] = 4
     default_draws: ClassVar[int] = 4096
-    stage: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             hint = did_you_mean(self.family, FAMILIES)
             raise SettingsError(f"family={self.family!r} is not known. {hint}")
+        for name, value, known in (
+            ("loss", self.loss, LOSSES),
+            ("optimiser", self.optimiser, RATES),
+        ):
+            if value not in known:
+                raise SettingsError(f"{name}={value!r} is not known. {did_you_mean(value, known)}")
+        fits = (self.family, self.loss) == ("full_rank", "reverse_kl")
+        if self.optimiser == "bures_wasserstein" and not fits:
+            raise SettingsError(
+                "optimiser='bures_wasserstein' moves a Gaussian with any covariance by reverse KL: "
+                "it needs full_rank and loss='reverse_kl'. Use optimiser='adam' for the others."
+            )
         check_count("rank", self.rank, 1)
         check_between("defence", self.defence, -1e-9, 1)
         _ = self.training
@@ -79,7 +104,8 @@ class Variational:
     @property
     def training(self) -> Training:
         """How it is trained."""
-        return Training(self.steps, self.batch, self.rate, self.anneal)
+        rate = RATES[self.optimiser] if self.rate is None else self.rate
+        return Training(self.steps, self.batch, rate, self.anneal)
 
     @property
     def contract(self) -> Contract:
@@ -97,25 +123,41 @@ class Variational:
         found = best(explore(k_explore, target))
         flow = self.beginning(k_map, found)
         law, plan = Between(flow, target), self.training
-        made = train(k_train, flow, law, reverse_kl, plan, report, plan.batch, annealed=True)
+        if self.optimiser == "bures_wasserstein":
+            made = forward_backward(k_train, flow, target, plan, report)
+        else:
+            loss = LOSSES[self.loss]
+            made = train(k_train, flow, law, loss, plan, report, plan.batch, annealed=True)
         spent = made.evaluations + found.gradients
         made = replace(made, evaluations=spent, notes=(*found.notes, *made.notes))
         proposal = defended(k_guard, made.density, self.defence)
         return drawn(k_draw, proposal, made, target, n, report)
 
+    @property
+    def stage(self) -> Any:
+        """A short training, and the same weights; see ``learned.Learned``."""
+        return Learned(self)
+
     def beginning(self, key: Any, found: Found) -> Flow:
         """The Gaussian before training, of the family: scales as found."""
-        dtype, dim = jnp.result_type(float), found.means.shape[1]
-        whiten = found.whitening(dtype)
+        dtype = jnp.result_type(float)
+        axes = found.whitening(dtype)
+        if self.family != "full_rank":
+            # Precisions, not variances: what a mean-field Gaussian has of a correlated one.
+            precision = np.linalg.inv(found.moments()[1])
+            scale = np.diag(np.diag(precision) ** -0.5)
+            axes = Whiten(axes.shift, jnp.asarray(scale, dtype))
+        return self.around(key, axes)
+
+    def around(self, key: Any, axes: Whiten) -> Flow:
+        """The Gaussian before training, about fixed axes."""
+        dtype, dim = axes.shift.dtype, axes.dim
         if self.family == "full_rank":
-            return Flow(Gaussian(dim), Row((lower_triangular(dim, dtype), whiten)))
-        # Precisions, not variances: what a mean-field Gaussian has of a correlated one.
-        precision = np.linalg.inv(found.moments()[1])
-        scale = np.diag(np.diag(precision) ** -0.5)
-        axes = Whiten(whiten.shift, jnp.asarray(scale, dtype))
-        inner: Any = diagonal(dim, dtype)
-        if self.family == "low_rank":
+            inner: Any = lower_triangular(dim, dtype)
+        elif self.family == "low_rank":
             inner = low_rank(key, dim, min(self.rank, dim), dtype)
+        else:
+            inner = diagonal(dim, dtype)
         return Flow(Gaussian(dim), Row((inner, axes)))
 
 
@@ -134,36 +176,40 @@ def best(found: Found) -> Found:
 def mean_field(
     steps: int = 500,
     batch: int = 64,
-    rate: float = 2e-2,
+    rate: float | None = None,
     anneal: float = 0.2,
     defence: float = 0.05,
+    loss: str = "reverse_kl",
 ) -> Variational:
     """:class:`Variational` with a diagonal covariance.
 
     >>> mean_field().family
     'mean_field'
     """
-    return Variational("mean_field", 1, steps, batch, rate, anneal, defence)
+    return Variational("mean_field", 1, steps, batch, rate, anneal, defence, loss)
 
 
 def low_rank_gaussian(
     rank: int = 4,
     steps: int = 500,
     batch: int = 64,
-    rate: float = 2e-2,
+    rate: float | None = None,
     anneal: float = 0.2,
     defence: float = 0.05,
+    loss: str = "reverse_kl",
 ) -> Variational:
     """:class:`Variational` with a diagonal covariance but for ``rank`` learned directions."""
-    return Variational("low_rank", rank, steps, batch, rate, anneal, defence)
+    return Variational("low_rank", rank, steps, batch, rate, anneal, defence, loss)
 
 
 def full_rank(
     steps: int = 500,
     batch: int = 64,
-    rate: float = 2e-2,
+    rate: float | None = None,
     anneal: float = 0.2,
     defence: float = 0.05,
+    loss: str = "reverse_kl",
+    optimiser: str = "adam",
 ) -> Variational:
     """:class:`Variational` with any covariance."""
-    return Variational("full_rank", 1, steps, batch, rate, anneal, defence)
+    return Variational("full_rank", 1, steps, batch, rate, anneal, defence, loss, optimiser)
