@@ -29,7 +29,7 @@ OURS = {
     if spec.origin is not None and spec.origin.distribution == "ppcore"
 }
 CHEAP = ("settings", "outputs", "populated", "seed", "key_reuse", "frozen", "resume", "solved")
-SHORT = {"warmup_draws": 16, "max_warmup_draws": 16}
+SHORT = {"warmup_draws": 16, "max_warmup_draws": 16, "iterations": 25}
 
 
 class AsItIs(Session):
@@ -81,6 +81,16 @@ UNCERTIFIED = {
             "mean_field",
             "full_rank",
             "low_rank_gaussian",
+            "cmcd",
+            "scld",
+            "mcd",
+            "dbs",
+            "dds",
+            "dis",
+            "pis",
+            "ud_mcd",
+            "ud_cmcd",
+            "ud_dbs",
             "flow_matching",
             "schroedinger_bridge",
         ),

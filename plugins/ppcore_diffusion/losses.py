@@ -40,8 +40,8 @@ def average(log_g: Any) -> Any:
 def log_variance(log_g: Any, level: Any, segments: int) -> Any:
     """½ Var[log w] over the batch.
 
-    At B = F its gradient is that of the reverse KL in expectation, with no noise where w is
-    constant; no gradient goes through the paths.
+    Where only F is learned its gradient is that of the reverse KL in expectation, and it has no
+    noise where w is constant; no gradient goes through the paths.
 
     Source: Richter & Berner 2024, arXiv:2307.01198.
     """

@@ -22,9 +22,10 @@ from ppcore.stages.resampling import systematic
 from ppcore.tuning.noise import spawned
 from ppcore_diffusion.frame import Frame, finite
 
-PARTICLES, BLOCK, MOVES, MOST = 512, 16, 2, 40
-ESS, ACCEPT = 0.8, 0.6
+PARTICLES, BLOCK, MOVES, MOST = 512, 16, 4, 40
+ESS, ACCEPT = 0.9, 0.6
 REST = 2
+NORMAL_MEDIAN = 0.6745
 
 
 class Front(NamedTuple):
@@ -57,11 +58,13 @@ class Scouted:
     Attributes
     ----------
     betas, lengths : float[L]
-        Temperatures, and the standard deviation of the log weight of each step.
+        Temperatures, and the relative standard deviation of the weights of each step.
     scales : float[L, d]
-        1/√E[(∂_i log γ_b)²] at each of them: how wide γ_b is, where it is curved most.
+        1/√E[(∂_i log γ_b)²] at each of them, by medians: how wide γ_b is for a step along i.
     u, scores : float[N, d]
         The last population, and ∇ log γ at it.
+    values : float[N]
+        log γ at it.
     gradients : int
     """
 
@@ -70,6 +73,7 @@ class Scouted:
     scales: np.ndarray
     u: np.ndarray
     scores: np.ndarray
+    values: np.ndarray
     gradients: int
 
     def knots(self, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +132,7 @@ def scout(
     scales[last - 1] = scales[-1]
     spent = len(start) * (1 + MOVES * BLOCK * len(seen))
     parts = betas[:last], lengths[:last], scales[:last]
-    ends = np.asarray(front.u, float), np.asarray(front.t[1], float)
+    ends = (np.asarray(v, float) for v in (front.u, front.t[1], front.t[0]))
     return Scouted(*parts, *ends, spent)
 
 
@@ -166,17 +170,19 @@ def _block(key: Any, source: Any, target: Frame, front: Front) -> tuple[Front, A
         ratio = front.t[0] - front.q[0]
         b = _next(front.b, ratio)
         log_w = jnp.where(jnp.isfinite(ratio), (b - front.b) * ratio, -jnp.inf)
-        length = jnp.std(jnp.where(jnp.isfinite(ratio), log_w, 0.0))
-        index = systematic(k_pick, jax.nn.softmax(log_w), n)
+        w = jax.nn.softmax(log_w)
+        length = jnp.sqrt(jnp.maximum(n * jnp.sum(w**2) - 1.0, 0.0))
+        index = systematic(k_pick, w, n)
         u, q, t = jax.tree.map(lambda v: v[index], (front.u, front.q, front.t))
         slope = (1.0 - b) * q[1] + b * t[1]
-        scale = jax.lax.rsqrt(jnp.mean(slope**2, axis=0) + 1e-12)
+        # A few particles in a narrow place must not stop all others.
+        scale = NORMAL_MEDIAN / (jnp.median(jnp.abs(slope), axis=0) + 1e-6)
 
         def move(carry: Any, key: Any) -> tuple[Any, None]:
             log_step, u, q, t = carry
             k_normal, k_accept = jax.random.split(key)
             step = jnp.exp(log_step) * scale
-            z = jax.random.normal(k_normal, (n, dim), u.dtype)
+            z = jax.random.normal(k_normal, (n, dim), jnp.float32).astype(u.dtype)
 
             def mean(u: Any, q: Any, t: Any) -> Any:
                 slope = jnp.clip(scale * ((1.0 - b) * q[1] + b * t[1]), -10.0, 10.0)
@@ -189,7 +195,7 @@ def _block(key: Any, source: Any, target: Frame, front: Front) -> tuple[Front, A
             now, then = ((1.0 - b) * a[0] + b * c[0] for a, c in ((q, t), (q2, t2)))
             log_a = then - now - 0.5 * jnp.sum(back**2, 1) + 0.5 * jnp.sum(z**2, 1)
             log_a = jnp.where(jnp.isnan(log_a), -jnp.inf, jnp.minimum(log_a, 0.0))
-            take = jnp.log(jax.random.uniform(k_accept, (n,), u.dtype)) < log_a
+            take = jnp.log(jax.random.uniform(k_accept, (n,), jnp.float32)) < log_a
 
             def choose(a: Any, c: Any) -> Any:
                 return jnp.where(take.reshape((-1,) + (1,) * (a.ndim - 1)), a, c)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from ppcore.tuning import metric
 from ppcore.tuning.modes import explore, reference_draws
 from ppcore.tuning.noise import spawned
 from ppcore.tuning.preconditioner import Dense, LowRank, Preconditioner, identity
-from ppcore_diffusion.fitting import best
+from ppcore_diffusion.fitting import best, fit
 from ppcore_diffusion.frame import Frame, Mixture, standard
 from ppcore_diffusion.network import create
 from ppcore_diffusion.pilot import PARTICLES, PriorIn, Scouted, scout
@@ -26,6 +26,7 @@ SHARES = (0.05, 0.1, 0.2, 0.4, 0.7)
 TRIED = 256
 KEEP = 0.7
 DEFENCE = 0.1
+ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ def framed(target: Any, middle: np.ndarray, factor: Preconditioner) -> Frame:
 def ground(
     key: Any, target: Any, reference: str, kind: str, parts: int, rank: int, report: Report
 ) -> Ground:
-    """Explore, walk a pilot, whiten by its population, and walk again from the reference.
+    """Explore, walk two pilots, whiten by each one's population, walk again from the reference.
 
     The first pilot starts from the prior where there is one, unless climbs find a single mode whose
-    Gaussian holds up; the second from the reference of the sampler itself, in its coordinates.
+    Gaussian holds up; the last from the reference of the sampler itself, in its coordinates.
 
     Parameters
     ----------
@@ -86,35 +87,49 @@ def ground(
     :class:`ppcore.errors.UnsupportedError` for reference="prior" without one, and
     :class:`ppcore.errors.PopulationError` if a pilot does not arrive.
     """
-    dtype, dim = jnp.result_type(float), int(target.dim)
-    k_explore, k_start, k_first, k_fit, k_second = spawned(key, 5)
+    dtype = jnp.result_type(float)
+    k_explore, k_start, k_walk, k_fit, k_last = spawned(key, 5)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(k_fit)).ravel())
-    frame, source, start, spent, note, single = _begin(
+    frame, source, start, spent, note, several = _begin(
         (k_explore, k_start), target, reference, kind, rank
     )
 
     def tell(done: float) -> None:
         report(Progress("pilot", round(100 * done), 100, unit="% of the way"))
 
-    first = scout(k_first, source, frame, start, tell)
-    middle = np.asarray(frame.place(jnp.asarray(first.u.mean(0), dtype)), float)
-    inner = metric.estimate(identity_of(frame.factor), first.u, first.scores, single)
-    frame = framed(target, middle, compose(frame.factor, inner))
-    u = first.u - first.u.mean(0)
-    u = _pulled(inner, u)
-    log_weights, means, sds = best(rng, u, parts)
-    law = _defended(log_weights, means, sds, dtype) if len(means) > 1 else standard(dim, dtype)
-    start = _drawn(k_second, law, PARTICLES)
-    second = scout(spawned(k_second, 2)[1], law, frame, start, tell)
+    # Going again from what was found loses modes; it pays where there is one, badly scaled.
+    for k in spawned(k_walk, 1 if several else ROUNDS):
+        seen = scout(k, source, frame, start, tell)
+        spent += seen.gradients
+        frame, u = _whitened(target, frame, seen, several)
+        source = _law(*fit(rng, u, 1), dtype)
+        start = _drawn(spawned(k, 2)[1], source, PARTICLES)
+    law = _law(*best(rng, u, seen.values, parts), dtype)
+    if len(law.logits) > 1:
+        start = _drawn(k_start, law, PARTICLES)
+    last = scout(k_last, law, frame, start, tell)
     count = len(law.logits)
     said = f"The reference has {count} part{'s' * (count > 1)}."
-    return Ground(frame, law, second, spent + first.gradients + second.gradients, (*note, said))
+    return Ground(frame, law, last, spent + last.gradients, (*note, said))
+
+
+def _whitened(target: Any, frame: Frame, seen: Scouted, several: bool) -> tuple[Frame, np.ndarray]:
+    """Coordinates that whiten what a pilot saw, and its population in them.
+
+    By draws and gradients together; by draws alone where there are several modes, since gradients
+    know only of one.
+    """
+    dtype = jnp.result_type(float)
+    middle = np.asarray(frame.place(jnp.asarray(seen.u.mean(0), dtype)), float)
+    inner = metric.estimate(identity_of(frame.factor), seen.u, seen.scores, not several)
+    after = framed(target, middle, compose(frame.factor, inner))
+    return after, _pulled(inner, seen.u - seen.u.mean(0))
 
 
 def _begin(
     keys: tuple[Any, Any], target: Any, reference: str, kind: str, rank: int
 ) -> tuple[Frame, Any, Any, int, tuple[str, ...], bool]:
-    """The first pilot's frame, source, draws, and the cost, notes and whether one mode was found."""
+    """The first pilot's frame, source, draws, the cost, notes, whether there are several modes."""
     k_explore, k_start = keys
     dtype, dim = jnp.result_type(float), int(target.dim)
     if reference == "prior" and not target.has_reference:
@@ -124,7 +139,7 @@ def _begin(
         )
     base = identity(metric.choose(kind, dim), dim, rank, np.dtype(dtype))
     found = explore(k_explore, target)
-    single = found.modes and len(found.means) == 1
+    single, several = found.modes and len(found.means) == 1, len(found.means) > 1
     spent, note = found.gradients, found.notes
     if reference == "prior" or (reference == "auto" and target.has_reference and not single):
         draws = np.asarray(reference_draws(k_start, target, PARTICLES), float)
@@ -137,12 +152,12 @@ def _begin(
         )
         frame = framed(target, middle, flat)
         start = jnp.asarray((draws - middle) / scale, dtype)
-        return frame, PriorIn(frame), start, spent, note, False
+        return frame, PriorIn(frame), start, spent, note, several
     mean, covariance = found.moments()
     flat = metric.from_factor(base, np.linalg.cholesky(covariance))
     law = standard(dim, dtype)
     start = _drawn(k_start, law, PARTICLES)
-    return framed(target, mean, flat), law, start, spent, note, single
+    return framed(target, mean, flat), law, start, spent, note, several
 
 
 @partial(jax.jit, static_argnames="n")
@@ -177,12 +192,14 @@ def _pulled(factor: Preconditioner, u: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.solve(np.asarray(factor.push(eye), float).T, u.T).T)
 
 
-def _defended(log_weights: Any, means: Any, sds: Any, dtype: Any) -> Mixture:
-    """The mixture with one part more, N(0, I), for what its population missed."""
-    dim = means.shape[1]
-    logits = np.append(log_weights + np.log1p(-DEFENCE), np.log(DEFENCE))
-    means = np.concatenate([means, np.zeros((1, dim))])
-    scales = np.concatenate([np.log(sds), np.zeros((1, dim))])
+def _law(log_weights: Any, means: Any, sds: Any, dtype: Any) -> Mixture:
+    """A mixture; one of several parts gets one more, N(0, I), for what its population missed."""
+    logits, scales = log_weights, np.log(sds)
+    if len(means) > 1:
+        dim = means.shape[1]
+        logits = np.append(log_weights + np.log1p(-DEFENCE), np.log(DEFENCE))
+        means = np.concatenate([means, np.zeros((1, dim))])
+        scales = np.concatenate([scales, np.zeros((1, dim))])
     return Mixture(*(jnp.asarray(part, dtype) for part in (logits, means, scales)))
 
 
@@ -235,8 +252,3 @@ def _levels(kind: Any, key: Any, weights: Any, frame: Frame) -> Any:
     """log w of a few paths; float[N]."""
     plan = Training("log_variance", 0, TRIED, 1e-3)
     return jnp.sum(paths(key, kind, weights, frame, TRIED, plan)[2], axis=0)
-
-
-def renewed(on: Ground, spent: int) -> Ground:
-    """The same ground, ``spent`` gradients later."""
-    return replace(on, gradients=on.gradients + spent)

@@ -170,15 +170,17 @@ def _island(
     population = equally_weighted(rows)
     each = steps // segments
     rule = cut(segments, threshold, steps)
-    for s, k in enumerate(random.split(k_walk, segments)):
-        at = slice(s * each, (s + 1) * each)
-        k_follow, k_cut = random.split(k)
-        index = jnp.arange(steps)[at]
-        edges = betas[s * each : (s + 1) * each + 1]
+
+    def lead(key: Any, population: Population, s: Any) -> tuple[Population, None]:
+        k_follow, k_cut = random.split(key)
+        edges = jax.lax.dynamic_slice(betas, (s * each,), (each + 1,))
+        index = s * each + jnp.arange(each)
         population = follow(
             k_follow, path, edges, transition, population, params=index, params_vary=True
         )
-        population = rule(k_cut, population, jnp.asarray((s + 1) * each - 1))
+        return rule(k_cut, population, index[-1]), None
+
+    population, _ = random.scan(lead, k_walk, population, jnp.arange(segments), segments)
     u, root = population.x[:, : path.dim], population.x[:, 2 * path.dim + 1]
     log_weight = jax.nn.log_softmax(population.log_weight)
     return frame.place(u), log_weight, population.log_z, root

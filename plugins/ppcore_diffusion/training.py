@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from ppcore import random
 from ppcore.engine import Progress, Report
@@ -17,7 +18,7 @@ from ppcore.population import Population, reweight
 from ppcore.settings import check_between, check_count
 from ppcore.stages.resampling import Resample
 from ppcore_diffusion.losses import LOSSES, OF
-from ppcore_diffusion.transitions import frozen, route
+from ppcore_diffusion.transitions import route
 
 BLOCK = 25
 LOST = 1e4
@@ -115,24 +116,24 @@ def paths(
 
     log γ_0(x_0) carries the gradient of the reference where paths are differentiated.
     """
-    k_start, k_walk = random.split(key)
+    k_start, k_noise, k_walk = random.split(key, 3)
     transition, path, betas = route(kind, weights, frame)
     rows, which = path.start(k_start, n, kind.moving)
     steps = betas.shape[0] - 1
     between = cut(plan.segments, plan.resample, steps)
 
+    # Training needs no more than single precision of its noise, which compiles three times faster.
+    z = jax.random.normal(k_noise, (steps, n, frame.dim), jnp.float32).astype(rows.dtype)
+
     def advance(key: Any, population: Population, at: Any) -> tuple[Population, Any]:
-        a, b, k = at
-        k_move, k_cut = random.split(key)
-        moved, log_g = random.each(
-            lambda key, x: transition.step(key, path, a, b, x, k), k_move, population.x
-        )
+        a, b, k, z = at
+        moved, log_g = jax.vmap(lambda z, x: transition.moved(z, path, a, b, x, k))(z, population.x)
         weighed = reweight(population, jax.lax.stop_gradient(log_g))
         after = Population(moved, weighed.log_weight, weighed.log_z)
-        return between(k_cut, after, k), (population.x, moved, log_g)
+        return between(key, after, k), (population.x, moved, log_g)
 
     begin = Population(rows, jnp.zeros(n, rows.dtype), jnp.zeros((), rows.dtype))
-    xs = betas[:-1], betas[1:], jnp.arange(steps)
+    xs = betas[:-1], betas[1:], jnp.arange(steps), z
     _, (before, after, log_g) = random.scan(advance, k_walk, begin, xs, steps)
     # Which part of the mixture a path began in is a discrete choice: its score, times log w.
     log_part = jax.nn.log_softmax(weights["reference"].logits)[which]
@@ -171,7 +172,7 @@ def learn(key: Any, kind: Any, plan: Training, weights: Any, frame: Any, keep: A
 
         (value, log_g), gradient = jax.value_and_grad(through, has_aux=True)(weights)
         return gradient, value, log_g, keep
-    fixed = frozen(route(kind, weights, frame)[0]).weights
+    fixed = jax.lax.stop_gradient(weights)
     before, after, _ = paths(key, kind, fixed, frame, plan.batch, plan)
     seen = jax.lax.stop_gradient((before, after))
     run = jax.value_and_grad(partial(_objective, kind, plan), has_aux=True)
@@ -192,35 +193,33 @@ def learn(key: Any, kind: Any, plan: Training, weights: Any, frame: Any, keep: A
 def block(
     kind: Any, plan: Training, key: Any, carry: Any, frame: Any, rates: Any, first: Any
 ) -> tuple[Any, Any]:
-    """``BLOCK`` iterations: (weights, Adam's state, store), and (loss, spread, taken) of each."""
+    """``BLOCK`` iterations: (weights, Adam's moments, store), and (loss, spread, taken) of each."""
 
     def iterate(carry: Any, at: Any) -> tuple[Any, Any]:
-        weights, (mean, square), keep = carry
+        flat, mean, square, keep = carry
+        weights = unravel(flat)
         i, rate = at
         key_i = jax.random.fold_in(key, i)
         gradient, value, log_g, keep = learn(key_i, kind, plan, weights, frame, keep)
-        size = jnp.sqrt(sum(jnp.sum(g.astype(rate.dtype) ** 2) for g in jax.tree.leaves(gradient)))
+        slope, _ = ravel_pytree(gradient)
+        size = jnp.linalg.norm(slope)
         taken = jnp.isfinite(value) & jnp.isfinite(size)
-        shrink = jnp.where(taken, jnp.minimum(1.0, CLIP / (size + TINY)), 0.0)
-        gradient = jax.tree.map(
-            lambda g: jnp.where(taken, g * shrink.astype(g.dtype), 0.0), gradient
-        )
-        old = weights, mean, square
-        mean = jax.tree.map(lambda m, g: FIRST * m + (1 - FIRST) * g, mean, gradient)
-        square = jax.tree.map(lambda s, g: SECOND * s + (1 - SECOND) * g**2, square, gradient)
-        bias = 1 - FIRST ** (i + 1.0), 1 - SECOND ** (i + 1.0)
-
-        def moved(w: Any, m: Any, s: Any) -> Any:
-            change = rate * (m / bias[0]) / (jnp.sqrt(s / bias[1]) + TINY)
-            return w - change.astype(w.dtype)
-
-        new = jax.tree.map(moved, weights, mean, square), mean, square
-        weights, mean, square = jax.tree.map(lambda a, b: jnp.where(taken, a, b), new, old)
+        slope = jnp.where(taken, slope * jnp.minimum(1.0, CLIP / (size + TINY)), 0.0)
+        new_mean = FIRST * mean + (1 - FIRST) * slope
+        new_square = SECOND * square + (1 - SECOND) * slope**2
+        first_bias, second_bias = 1 - FIRST ** (i + 1.0), 1 - SECOND ** (i + 1.0)
+        change = rate * (new_mean / first_bias) / (jnp.sqrt(new_square / second_bias) + TINY)
+        flat = jnp.where(taken, flat - change, flat)
+        mean, square = jnp.where(taken, new_mean, mean), jnp.where(taken, new_square, square)
         log_w = jnp.sum(log_g, axis=0)
         spread = jnp.std(log_w, where=jnp.isfinite(log_w))
-        return (weights, (mean, square), keep), (value, spread, taken)
+        return (flat, mean, square, keep), (value, spread, taken)
 
-    return jax.lax.scan(iterate, carry, (first + jnp.arange(BLOCK), rates))
+    weights, mean, square, keep = carry
+    flat, unravel = ravel_pytree(weights)
+    begin = flat, mean, square, keep
+    (flat, *rest), seen = jax.lax.scan(iterate, begin, (first + jnp.arange(BLOCK), rates))
+    return (unravel(flat), *rest), seen
 
 
 def train(key: Any, kind: Any, plan: Training, weights: Any, frame: Any, report: Report) -> Trained:
@@ -231,8 +230,8 @@ def train(key: Any, kind: Any, plan: Training, weights: Any, frame: Any, report:
     more than at first; it then goes back to where those began and stops.
     """
     rates = plan.rates(np.dtype(jnp.result_type(float)))
-    zero = jax.tree.map(jnp.zeros_like, weights)
-    carry = weights, (zero, zero), _store(kind, plan, weights, frame)
+    zero = jnp.zeros(sum(np.size(leaf) for leaf in jax.tree.leaves(weights)), rates.dtype)
+    carry = weights, zero, zero, _store(kind, plan, weights, frame)
     losses: list[np.ndarray] = []
     spreads: list[np.ndarray] = []
     notes: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ that leaves N(m, s²) exactly invariant; small τ gives the usual Euler step of 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -110,10 +110,10 @@ class Overdamped:
     moving = False
     schedule_learned = True
 
-    def go(self, key: Any, step: Step, x: Point) -> Point:
-        """y ~ F(· | x)."""
+    def go(self, z: Any, step: Step, x: Point) -> Point:
+        """y ~ F(· | x), for z ~ N(0, I)."""
         mean, sd = self.forward(step, x)
-        u = mean + sd * random.normal(key, x.u.shape, x.u.dtype)
+        u = mean + sd * z
         return step.path.visit(u, x.root, x.v, x.kick)
 
     def ratio(self, step: Step, x: Point, y: Point) -> Any:
@@ -149,9 +149,12 @@ class Learned:
 
     def step(self, key: Any, path: Route, a: Any, b: Any, x: Any, params: Any) -> tuple[Any, Any]:
         """``(y, log G)``; ``params`` is k."""
-        step = self.at(path, a, b, params)
-        y = pack(self.kind.go(key, step, unpack(x, path.dim)))
-        return y, self.log_g(path, a, b, params, x, y)
+        return self.moved(random.normal(key, (path.dim,), x.dtype), path, a, b, x, params)
+
+    def moved(self, z: Any, path: Route, a: Any, b: Any, x: Any, k: Any) -> tuple[Any, Any]:
+        """As :meth:`step`, for z ~ N(0, I): float[d]."""
+        y = pack(self.kind.go(z, self.at(path, a, b, k), unpack(x, path.dim)))
+        return y, self.log_g(path, a, b, k, x, y)
 
     def log_g(self, path: Route, a: Any, b: Any, k: Any, x: Any, y: Any) -> Any:
         """log G of a step from x to y, however they were come by: packed points -> float[]."""
@@ -230,8 +233,3 @@ DBS = Overdamped(_widened("ahead"), _widened("back"), controls=("ahead", "back")
 DDS = Overdamped(_dds_forward, _dds_backward, noising=True)
 DIS = Overdamped(_dis_forward, _dis_backward, noising=True)
 PIS = Overdamped(_pis_forward, _pis_backward, noising=True)
-
-
-def frozen(learned: Learned) -> Learned:
-    """The same transition, through which no gradient flows."""
-    return replace(learned, weights=jax.lax.stop_gradient(learned.weights))

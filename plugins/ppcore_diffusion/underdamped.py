@@ -19,7 +19,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ppcore import random
 from ppcore_diffusion.frame import Point, log_normal
 from ppcore_diffusion.transitions import Step
 
@@ -46,10 +45,10 @@ class Underdamped:
         """The networks that it asks for."""
         return tuple(dict.fromkeys(part[0] for part in (self.ahead, self.back) if part))
 
-    def go(self, key: Any, step: Step, x: Point) -> Point:
-        """(y, w) by refreshment and leapfrog step."""
+    def go(self, z: Any, step: Step, x: Point) -> Point:
+        """(y, w) by refreshment, with z ~ N(0, I), and leapfrog step."""
         mean, sd = self._refreshment(step, self.ahead, x, x.v)
-        kick = mean + sd * random.normal(key, x.v.shape, x.v.dtype)
+        kick = mean + sd * z
         time = step.tau * step.scale
         half = kick + 0.5 * step.tau * step.force(x)
         u = x.u + time * half
