@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ppcore import random
-from ppcore.paths import scaled
+from ppcore.paths import Linear, scaled
 
 LOG_2PI = 1.8378770664093453
 
@@ -177,6 +177,15 @@ class Route:
     @property
     def dim(self) -> int:
         return self.target.dim
+
+    @property
+    def gauge(self) -> Linear:
+        return Linear(1.0)
+
+    def change(self, x: Any) -> Any:
+        """log γ − log q_0 at a packed point; float[]."""
+        point = unpack(x, self.dim)
+        return point.value - self.reference.log_density(point.u)
 
     def at(self, b: Any) -> Law:
         return Law(self.reference, b)

@@ -131,9 +131,9 @@ def scout(
     # The scale at b = 1 is that of the settled population.
     scales[last - 1] = scales[-1]
     spent = len(start) * (1 + MOVES * BLOCK * len(seen))
-    parts = betas[:last], lengths[:last], scales[:last]
-    ends = (np.asarray(v, float) for v in (front.u, front.t[1], front.t[0]))
-    return Scouted(*parts, *ends, spent)
+    u, scores, values = (np.asarray(v, float) for v in (front.u, front.t[1], front.t[0]))
+    way = betas[:last], lengths[:last], scales[:last]
+    return Scouted(*way, u, scores, values, spent)
 
 
 @jax.jit

@@ -102,9 +102,9 @@ def ground(
         seen = scout(k, source, frame, start, tell)
         spent += seen.gradients
         frame, u = _whitened(target, frame, seen, several)
-        source = _law(*fit(rng, u, 1), dtype)
+        source = _law(fit(rng, u, 1), dtype)
         start = _drawn(spawned(k, 2)[1], source, PARTICLES)
-    law = _law(*best(rng, u, seen.values, parts), dtype)
+    law = _law(best(rng, u, seen.values, parts), dtype)
     if len(law.logits) > 1:
         start = _drawn(k_start, law, PARTICLES)
     last = scout(k_last, law, frame, start, tell)
@@ -192,12 +192,13 @@ def _pulled(factor: Preconditioner, u: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.solve(np.asarray(factor.push(eye), float).T, u.T).T)
 
 
-def _law(log_weights: Any, means: Any, sds: Any, dtype: Any) -> Mixture:
+def _law(fitted: tuple[np.ndarray, ...], dtype: Any) -> Mixture:
     """A mixture; one of several parts gets one more, N(0, I), for what its population missed."""
-    logits, scales = log_weights, np.log(sds)
+    logits, means, sds = fitted
+    scales = np.log(sds)
     if len(means) > 1:
         dim = means.shape[1]
-        logits = np.append(log_weights + np.log1p(-DEFENCE), np.log(DEFENCE))
+        logits = np.append(logits + np.log1p(-DEFENCE), np.log(DEFENCE))
         means = np.concatenate([means, np.zeros((1, dim))])
         scales = np.concatenate([scales, np.zeros((1, dim))])
     return Mixture(*(jnp.asarray(part, dtype) for part in (logits, means, scales)))

@@ -147,7 +147,7 @@ class Learned:
         """Zero: all of the weight comes after the step."""
         return jnp.zeros((), x.dtype)
 
-    def step(self, key: Any, path: Route, a: Any, b: Any, x: Any, params: Any) -> tuple[Any, Any]:
+    def step(self, key: Any, path: Any, a: Any, b: Any, x: Any, params: Any) -> tuple[Any, Any]:
         """``(y, log G)``; ``params`` is k."""
         return self.moved(random.normal(key, (path.dim,), x.dtype), path, a, b, x, params)
 
