@@ -25,9 +25,12 @@ _EXPORTS = {
     "from_diagram": "ppcore.model_kernel",
     "from_log_density": "ppcore.frontends",
     "from_numpyro": "ppcore.frontends",
+    "from_pymc": "ppcore.frontends",
     "from_pyro": "ppcore.frontends",
+    "from_stan": "ppcore.frontends",
     "Fit": "ppcore.fit",
     "load": "ppcore.fit",
+    "Amortised": "ppcore.fit.amortised",
     "Diagram": "ppcore.diagram",
     "Box": "ppcore.diagram",
     "Space": "ppcore.space",
@@ -45,9 +48,12 @@ if TYPE_CHECKING:
     from ppcore.diagram import Diagram as Diagram
     from ppcore.fit import Fit as Fit
     from ppcore.fit import load as load
+    from ppcore.fit.amortised import Amortised as Amortised
     from ppcore.frontends import from_log_density as from_log_density
     from ppcore.frontends import from_numpyro as from_numpyro
+    from ppcore.frontends import from_pymc as from_pymc
     from ppcore.frontends import from_pyro as from_pyro
+    from ppcore.frontends import from_stan as from_stan
     from ppcore.hooks import hookimpl as hookimpl
     from ppcore.model_kernel import ModelKernel as ModelKernel
     from ppcore.model_kernel import from_diagram as from_diagram

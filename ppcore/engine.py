@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -200,4 +200,76 @@ class PopulationEngine(Protocol):
         the population so far; :class:`ppcore.errors.UnsupportedError` if a reference is needed
         and the target has none.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A density of parameters given data, learnt from simulations.
+
+    Attributes
+    ----------
+    density : ConditionalDensity
+    stats : dict of str to array
+        How training went, e.g. ``loss`` and ``held_out``: float[epochs, ...].
+    notes : tuple of str
+        What the user should know.
+    """
+
+    density: Any
+    stats: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class ConditionalDensity(Protocol):
+    """q(x | y), normalised in x for every y; a pytree of parameters.
+
+    Attributes
+    ----------
+    dim, data_dim : int
+        d and m.
+    """
+
+    dim: int
+    data_dim: int
+
+    def sample(self, key: Any, y: Any, n: int) -> Any:
+        """``n`` independent draws given y: float[m] -> float[n, d]."""
+        ...
+
+    def log_prob(self, x: Any, y: Any) -> Any:
+        """log q(x | y); float[d], float[m] -> float[]."""
+        ...
+
+
+@runtime_checkable
+class AmortisedEngine(Protocol):
+    """An engine that learns the posterior for all data at once, from draws of the joint.
+
+    It needs no density of the model: ``model.amortise`` simulates and calls :meth:`learn` once.
+
+    Attributes
+    ----------
+    contract : Contract
+        ``Amortised()``.
+    default_simulations : int
+        Used when ``amortise`` is not told.
+    """
+
+    contract: Contract
+    default_simulations: int
+
+    def learn(self, key: Any, x: Any, y: Any, rows: int, report: Report) -> Learned:
+        """The posterior from simulations, x: float[n, d] unconstrained, y: float[n, m].
+
+        With ``rows`` above 1 the data are that many exchangeable rows of m / rows numbers each.
+        """
+        ...
+
+    def pack(self, density: Any) -> dict[str, Any]:
+        """The density as named arrays, from which :meth:`unpack` makes an equal one."""
+        ...
+
+    def unpack(self, arrays: Mapping[str, Any]) -> Any:
+        """The inverse of :meth:`pack`."""
         ...

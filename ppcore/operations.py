@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ppcore.causal.identify import Estimand
     from ppcore.declare import Model
     from ppcore.exact.protocol import Solution
+    from ppcore.fit.amortised import Amortised
     from ppcore.model_kernel import ModelKernel
     from ppcore.planner.explain import Explanation
 
@@ -63,6 +64,61 @@ class Operations:
         from ppcore.planner.explain import explain
 
         return explain(self, rewrites, without)
+
+    def amortise(
+        self: Any,
+        observe: Collection[str],
+        engine: Any = "npe",
+        *,
+        simulations: int | None = None,
+        seed: int = 0,
+        sites: Collection[str] | None = None,
+        exchangeable: str = "auto",
+        progress: Any = None,
+        **settings: Any,
+    ) -> Amortised:
+        """Learn the posterior for all data at once, from draws of the joint; no density is needed.
+
+        Parameters
+        ----------
+        observe : names
+            The sites that data will be for; computed ones too (summaries), with ``sites``.
+        engine : str or AmortisedEngine
+        simulations : int, optional
+            Draws of the joint; the engine's default otherwise.
+        seed : int
+        sites : names, optional
+            The continuous sites to infer; by default all. Others are integrated out by drawing.
+        exchangeable : str
+            A plate whose copies may change places, "none", or "auto": one under whose permutations
+            the density is found not to change.
+        progress
+            As for :meth:`infer`.
+        **settings
+            The engine's own parameters.
+
+        Returns an :class:`~ppcore.fit.amortised.Amortised`, with ``posterior(y=...)``.
+
+        Raises
+        ------
+        ModelError, SettingsError
+            For unknown names, attached data, or factors.
+        UnsupportedError
+            For an improper prior, nothing continuous to infer, or simulations that are not finite.
+        """
+        from ppcore.fit.amortised import amortise
+
+        return amortise(
+            self,
+            observe,
+            engine,
+            simulations=simulations,
+            seed=seed,
+            sites=sites,
+            exchangeable=exchangeable,
+            progress=progress,
+            **settings,
+        )
 
     def marginal(self: Any, keep: Collection[str] | str) -> Model:
         """The model of some of its sites: the others are summed out, or sampled and dropped.

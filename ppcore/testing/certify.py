@@ -19,6 +19,7 @@ from ppcore.testing.models.pool import DIM
 from ppcore.testing.result import Report, write_log
 from ppcore.testing.subject import Subject
 from ppcore.testing.suite import Plan, run_suite
+from ppcore.testing.taught import Taught
 from ppcore.tuning.preconditioner import identity
 
 
@@ -29,7 +30,8 @@ def subject_of(
 
     What the contract is checked on: an engine with ``block`` on joint draws (of a ``Biased`` one
     the kernel, which shows the order of the bias), one with ``populate`` by its ``stage``, one with
-    ``solve`` on models that have answers in closed form.
+    ``solve`` on models that have answers in closed form, one with ``learn`` on what it has learnt
+    of a conjugate model.
 
     Raises
     ------
@@ -48,10 +50,12 @@ def subject_of(
         )
     if hasattr(engine, "solve"):
         return Subject(name, contract, solver=engine, expected_failures=reasons)
+    if hasattr(engine, "learn"):
+        return Subject(name, contract, amortiser=Taught(engine), expected_failures=reasons)
     if not hasattr(engine, "block"):
         raise UnsupportedError(
             f"{name!r} ({describe(contract)}) is no engine that can be checked: it has neither "
-            "`warmup`, `init` and `block`, nor `populate`, nor `solve`."
+            "`warmup`, `init` and `block`, nor `populate`, `solve` or `learn`."
         )
     found = Subject(name, contract, engine=engine, expected_failures=reasons)
     if isinstance(contract, Biased) and hasattr(engine, "kernel"):

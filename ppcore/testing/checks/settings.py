@@ -32,7 +32,8 @@ def run(session: Session) -> Iterator[Finding]:
 
 
 def _carriers(subject: Subject) -> tuple[Any, ...]:
-    return subject.engine, subject.populator, subject.solver
+    taught = getattr(subject.amortiser, "engine", None)
+    return subject.engine, subject.populator, subject.solver, taught
 
 
 CHECK = Check(
