@@ -8,6 +8,7 @@ Schlaifer, "Applied Statistical Decision Theory" (1961), chapter 3.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -21,11 +22,14 @@ from ppcore.diagram import Box, Diagram, Node
 from ppcore.recording.template import StaticArray, Structure, from_template
 from ppcore.rewrite.build import Builder, is_lifted
 from ppcore.rewrite.conjugate_counts import FAMILIES, Counts, counted
+from ppcore.rewrite.gamma_noise import EACH, log_gamma
 from ppcore.rewrite.linear import Reader
 from ppcore.rewrite.protocol import NotApplicable, Problem, Rewritten
 from ppcore.rewrite.sites import has_labels, told
 from ppcore.semantics.interpret import interpret
 from ppcore.semantics.log_density import LogDensity, layout
+
+FEW = 64  # gamma variables that are made of normals, with several of them for each
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class Prior:
     family: str
     arguments: tuple[tuple[str, Any], ...]
     shape: tuple[int, ...]
+
+    @property
+    def gammas(self) -> int:
+        """Gamma variables that the site is made of."""
+        return math.prod(self.shape) * (2 if self.kind == "beta" else 1)
 
     def parameters(self, values: Any) -> tuple[Any, ...]:
         """(a, b) of a beta or gamma site, (concentration,) of a Dirichlet one: float[*shape]."""
@@ -127,6 +136,10 @@ class RestoreConjugate:
 
     def __call__(self, key: Any, x: Any) -> Any:
         """float[d′] -> float[d]; the conditional draws are exact."""
+        return self._put(x, lambda alpha: jax.random.loggamma(key, alpha))
+
+    def _put(self, x: Any, gammas: Callable[[Any], Any]) -> Any:
+        """With ``gammas`` for the logs of gamma variables of all shapes together."""
         z = layout(self.after).split(x)
         wires = iter(interpret(self.after, self.data, LogDensity(), z)[0])
         posteriors = []
@@ -136,12 +149,26 @@ class RestoreConjugate:
             posteriors.append((name, prior, first, second, parameters))
         alphas = [shapes(*rest) for _, *rest in posteriors]
         # One call for all: the sampler of gamma variables is slow to compile.
-        drawn = jax.random.loggamma(key, jnp.concatenate([jnp.ravel(a) for a in alphas]))
+        drawn = gammas(jnp.concatenate([jnp.ravel(a) for a in alphas]))
         at = 0
         for (name, prior, _, second, parameters), a in zip(posteriors, alphas, strict=True):
             z[name] = assembled(prior, drawn[at : at + a.size].reshape(a.shape), second, parameters)
             at += a.size
         return self.before.join(z)
+
+
+@jax.tree_util.register_pytree_node_class
+class RestoreConjugateGiven(RestoreConjugate):
+    """The same for few numbers: functions of standard normals, so that no generator is compiled."""
+
+    @property
+    def noise_size(self) -> int:
+        """How many."""
+        return sum(prior.gammas for _, prior, _ in self.sites) * EACH
+
+    def given(self, x: Any, z: Any) -> Any:
+        """float[d′], float[noise_size] -> float[d]."""
+        return self._put(x, lambda alpha: log_gamma(alpha, z))
 
 
 @dataclass(frozen=True)
@@ -270,7 +297,9 @@ def _collapsed(
     after = builder.finish()
     wires = _factors(after.diagram, conjugate_log_weight)
     inside = Diagram(after.diagram.dom, after.diagram.nodes, wires, (None,) * len(wires))
-    recover = RestoreConjugate(inside, layout(diagram), tuple(sites), after.data)  # type: ignore[arg-type]
+    few = sum(prior.gammas for _, prior, _ in sites) <= FEW  # type: ignore[union-attr]
+    kind = RestoreConjugateGiven if few else RestoreConjugate
+    recover = kind(inside, layout(diagram), tuple(sites), after.data)  # type: ignore[arg-type]
     n = sum(diagram.wires[w].size for w in found)
     did = f"{', '.join(name for name, _, _ in sites)} integrated out ({n} numbers)"
     return Rewritten(after, recover, did)
