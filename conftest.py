@@ -8,6 +8,8 @@ from pathlib import Path
 NEEDS = {
     "ppcore_pyro": ("torch", "pyro"),
     "ppcore_flows": ("equinox", "flowjax", "optax"),
+    "ppcore_stan": ("bridgestan",),
+    "ppcore_pymc": ("pymc",),
     "ppcore_external/nutpie.py": ("nutpie",),
     "ppcore_external/emcee.py": ("emcee",),
     "ppcore_external/dynesty.py": ("dynesty",),

@@ -108,6 +108,8 @@ class ForeignProgram:
         Discrete latent sites. ``density`` sums them out, unless it says it cannot.
     needs_reading : bool
         Whether ``density`` is without meaning because of them, so that only a diagram will do.
+    dims : mapping of str to tuple of str
+        Names of the sites' axes, where the program has any.
     """
 
     name: str
@@ -119,6 +121,7 @@ class ForeignProgram:
     why: str = ""
     summed: tuple[str, ...] = ()
     needs_reading: bool = False
+    dims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

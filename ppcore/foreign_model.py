@@ -116,7 +116,8 @@ def _compare(ours: Any, program: ForeignProgram) -> None:
         raise UnsupportedError(
             f"its sites {list(program.latents)} were read as {list(ours.latents)}"
         )
-    both = _values((ours, program.density), _points(program.density))
+    x = _points(program.density)
+    both = [_values(target, x) for target in (ours, program.density)]
     if not np.isfinite(both[0][0]).any():
         raise UnsupportedError("its log density is not finite anywhere it was tried")
     for a, b in zip(*both, strict=True):
@@ -129,16 +130,22 @@ def _points(density: Any) -> np.ndarray:
     return 0.5 * np.random.default_rng(1).standard_normal((POINTS, density.dim))
 
 
-def _values(targets: tuple[Any, ...], x: Any) -> list[Any]:
-    """(log density, gradient) at each row of ``x`` of each target, in one program."""
+def _values(target: Any, x: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(log density, gradient) at each row of ``x``.
+
+    A target in a program: one that calls the host is compiled anew by every process, others are
+    kept on disk.
+    """
     import jax
 
     from ppcore import precision
+    from ppcore.run import cache
     from ppcore.target import value_and_gradient
 
+    cache.enable()
     with precision.scope("float64"):
-        run = jax.jit(lambda targets, x: [value_and_gradient(t, x) for t in targets])
-        return [tuple(map(np.asarray, pair)) for pair in run(targets, x)]
+        value, gradient = jax.jit(value_and_gradient)(target, x)
+        return np.asarray(value), np.asarray(gradient)
 
 
 def _as_density(program: ForeignProgram, why: str) -> ForeignModel:
@@ -148,7 +155,7 @@ def _as_density(program: ForeignProgram, why: str) -> ForeignModel:
 
     density, name = program.density, program.name
     x = _points(density)
-    ((values, gradient),) = _values((density,), x)
+    values, gradient = _values(density, x)
     if not np.isfinite(values).any():
         raise ModelError(
             f"{name} has log density {float(values[0])} wherever it was tried. Check that the "
@@ -173,6 +180,7 @@ def _as_density(program: ForeignProgram, why: str) -> ForeignModel:
         tuple(program.observed),
         notes,
         dict(program.observed),
+        dict(program.dims),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -81,6 +82,60 @@ def from_pyro(model: Any, /, *args: Any, **kwargs: Any) -> Any:
         If it has no latent site or no finite log density.
     """
     return read("pyro", model, args, kwargs)
+
+
+def from_pymc(model: Any, /) -> ForeignModel:
+    """A PyMC model, unchanged, by the JAX form of its log density.
+
+    Sites are its free and deterministic variables under PyMC's names, with its dims; data and
+    ``pm.Data`` are those that it holds now. It stays a density: it cannot be rewritten or
+    simulated here, and has no prior to draw from.
+
+    Parameters
+    ----------
+    model : pymc.Model
+
+    Raises
+    ------
+    PluginError
+        If PyMC is not installed.
+    UnsupportedError
+        For discrete free variables, and operations that PyTensor has no JAX form of.
+    ModelError
+        If it is no PyMC model, has no free variable, or no finite log density.
+    EvidenceError
+        For observed values that are NaN.
+    """
+    loaded: Any = registry.resolve("pymc", "frontend")
+    made: ForeignModel = adopt(loaded.read(model, (), {}))
+    return made
+
+
+def from_stan(code: str | os.PathLike[str], /, data: Any = None) -> ForeignModel:
+    """A Stan program and its data, by its log density and gradient as BridgeStan compiles them.
+
+    The program runs on the host: every evaluation is a call out of the compiled sampler, of a
+    batch of points on as many threads as there are processors. Sites are the program's parameters,
+    transformed parameters and generated quantities without random numbers. It stays a density.
+
+    Parameters
+    ----------
+    code : str or path
+        A program's text, a file that ends in ``.stan``, or a library that BridgeStan has compiled
+        (``.so``).
+    data : mapping, path or str, optional
+        Names and values as Stan's data block declares them, a JSON file, or JSON text.
+
+    Raises
+    ------
+    PluginError
+        If BridgeStan or a C++ compiler is missing; says how to install them.
+    ModelError
+        If the program does not compile (with Stan's message), or lacks data.
+    """
+    loaded: Any = registry.resolve("stan", "frontend")
+    made: ForeignModel = adopt(loaded.read(code, (data,), {}))
+    return made
 
 
 def from_log_density(

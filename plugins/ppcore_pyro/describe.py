@@ -79,7 +79,10 @@ def _holds(distribution: Any, form: str) -> bool:
 
 def _values(distribution: Any, names: list[str], leaf: Leaf) -> Any:
     for name in names:
-        yield name, _value(getattr(distribution, name), leaf)
+        value = getattr(distribution, name)
+        if name == "total_count" and isinstance(value, torch.Tensor) and value.is_floating_point():
+            value = value.long()  # Torch takes a number of trials as a float, NumPyro does not.
+        yield name, _value(value, leaf)
 
 
 def _part(value: Any, leaf: Leaf) -> Any:
