@@ -34,7 +34,8 @@ def gaussian_plan(
     >>> round(slope.item(), 6)
     2.0
     """
-    check_between("epsilon", float(epsilon), 0, np.inf)
+    epsilon = float(epsilon)
+    check_between("epsilon", epsilon, 0, np.inf)
     values, vectors = np.linalg.eigh(source)
     root = (vectors * np.sqrt(values)) @ vectors.T
     back = (vectors / np.sqrt(values)) @ vectors.T

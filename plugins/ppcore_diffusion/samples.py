@@ -38,13 +38,13 @@ class Samples:
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Weighted mean and lower Cholesky factor of the covariance: float[d], float[d, d].
 
-        With fewer than d² effective points correlations are shrunk, so that the factor exists.
+        With fewer than 4d effective points correlations are shrunk, so that the factor exists.
         """
         mean = self.weights @ self.x
         centred = self.x - mean
         sd = np.sqrt(self.weights @ centred**2)
         unit = centred / sd
-        share = np.clip(self.dim / self.ess, 1e-9, 1.0)
+        share = np.clip(self.dim / self.ess - 0.25, 1e-9, 1.0)
         correlation = (1 - share) * (unit.T * self.weights) @ unit + share * np.eye(self.dim)
         return mean, sd[:, None] * np.linalg.cholesky(correlation)
 
