@@ -120,8 +120,11 @@ def test_effective_size_of_independent_weights_is_the_usual_one() -> None:
     size = 1 / np.sum(w**2)
     error = ((500 / size - 1) / 500) ** 0.5
     population = Population(np.zeros((500, 1)), log_weight, np.zeros(()))
-    fit = SimpleNamespace(population=population, attrs={"log_evidence_error": error})
+    attrs = {"log_evidence_error": error, "weights": {"steps": [{}]}}
+    fit = SimpleNamespace(population=population, attrs=attrs)
     assert np.isclose(judge.share_of_draws(fit), size / 500)
+    attrs["weights"]["steps"] = [{"ess": [450.0]}]
+    assert judge.share_of_draws(fit) == 0.9
     kept = judge.drawn(np.arange(500.0)[:, None], w, 400, 0)
     assert kept.shape == (400, 1)
     assert abs(np.bincount(kept[:, 0].astype(int), minlength=500) / 400 - w).max() < 1 / 400

@@ -30,8 +30,9 @@ def share_of_draws(fit: Any) -> float:
 
     For a population 1/(1 + N e²) with e the standard error of log Ẑ that the run states: for
     independent weighted draws that is 1/(N Σ W²), and after resampling it counts what the lineages
-    have lost, which equal weights hide. Without e, 1/(N Σ W²) itself. For chains, the smallest
-    bulk ESS of a coordinate, over the number of draws.
+    have lost, which equal weights hide. Without e, and where particles are weighed only once,
+    1/(N Σ W²) itself, before they are resampled. For chains, the smallest bulk ESS of a
+    coordinate, over the number of draws.
     """
     if fit.population is None:
         from arviz_stats.base import array_stats
@@ -42,6 +43,9 @@ def share_of_draws(fit: Any) -> float:
         ]
         return min(1.0, min(sizes) / (x.shape[0] * x.shape[1]))
     _, w = weighted(fit)
+    steps = fit.attrs["weights"]["steps"][0].get("ess", ())
+    if len(steps) == 1:
+        return float(steps[0]) / len(w)
     error = fit.attrs.get("log_evidence_error")
     return float(1 / (len(w) * np.sum(w**2)) if error is None else 1 / (1 + len(w) * error**2))
 

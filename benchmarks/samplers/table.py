@@ -111,7 +111,8 @@ Each row is {seeds} runs with seeds 0, 1, … in a fresh process with an empty c
   log Z is not known, log Ẑ itself stands in parentheses.
 - **ESS**: effective over actual draws, 1/(1 + N e²) with e the run's own standard error of log Ẑ:
   for independent weighted draws the usual 1/(N Σ W²), and after resampling what the lineages have
-  lost, which equal weights hide. For chains, the least bulk ESS over the number of draws.
+  lost, which equal weights hide; where all particles are weighed once, 1/(N Σ W²) before they are
+  resampled. For chains, the least bulk ESS over the number of draws.
 - **Sinkhorn**: transport cost with Euclidean distances between 1,024 draws and 1,024 exact draws,
   regularised by 1 % of the mean distance; in parentheses the same between two exact samples.
 - **modes**: how many have at least a tenth of their true mass; **mass error**: half the sum of
