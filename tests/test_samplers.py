@@ -137,6 +137,7 @@ def test_rows_of_the_settings_are_rows_of_the_table(tmp_path: Path) -> None:
         assert any(row.engine == "smc" for row in known if row.target == target), target
     assert all(row.problem in PROBLEMS for row in known)
     assert len(rows(["gmm9"], ["smc", "flow"])) == 2
+    assert len(rows(["lgcp"], ["smc", "pis"], every=True)) == 2 + len(rows(["lgcp"], ["pis"]))
     with pytest.raises(ValueError, match="Did you mean 'funnel'"):
         rows(["funel"])
     kept = Results(tmp_path / "results.jsonl")

@@ -26,7 +26,7 @@ PACKAGES = ("ppcore", "jax", "jaxlib", "numpy", "flowjax", "equinox", "optax", "
 def main() -> None:
     options = _options()
     try:
-        chosen = rows(options.targets, options.engines)
+        chosen = rows(options.targets, options.engines, options.every)
     except ValueError as error:
         raise SystemExit(str(error)) from None
     results = Results(options.results)

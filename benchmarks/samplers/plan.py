@@ -41,8 +41,12 @@ class Row:
     problem: str
 
 
-def rows(targets: Sequence[str] | None = None, engines: Sequence[str] | None = None) -> list[Row]:
-    """The rows of some targets, or all, by some engines, or those that the target's list names.
+def rows(
+    targets: Sequence[str] | None = None, engines: Sequence[str] | None = None, every: bool = False
+) -> list[Row]:
+    """The rows that the file lists, of some targets and engines or of all.
+
+    ``every``: also the engines that a target does not list.
 
     Raises ValueError for a name that is none.
     """
@@ -55,8 +59,11 @@ def rows(targets: Sequence[str] | None = None, engines: Sequence[str] | None = N
         own = dict(known[target])
         listed = own.pop("engines")
         _check(f"engine of {target}", [*own, *listed], common)
+        wanted = common if every else listed
         made.extend(
-            _row(target, label, common[label], own.get(label, {})) for label in engines or listed
+            _row(target, label, common[label], own.get(label, {}))
+            for label in wanted
+            if engines is None or label in engines
         )
     return made
 
