@@ -7,6 +7,7 @@ from pathlib import Path
 
 NEEDS = {
     "ppcore_pyro": ("torch", "pyro"),
+    "ppcore_zuko": ("torch", "zuko"),
     "ppcore_flows": ("equinox", "flowjax", "optax"),
     "ppcore_stan": ("bridgestan",),
     "ppcore_pymc": ("pymc",),
