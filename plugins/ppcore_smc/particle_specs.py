@@ -52,7 +52,7 @@ SPECS = (
     EngineSpec(
         "dc_smc",
         "ppcore_smc.divide_conquer:DivideConquer",
-        contract=ProperlyWeighted(unbiased_evidence=False),
+        contract=ProperlyWeighted(),
         requires=("jax",),
         needs=("gradient",),
         summary="Divide-and-conquer SMC: blocks of sites annealed apart, merged along a tree.",
