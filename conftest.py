@@ -9,6 +9,7 @@ NEEDS = {
     "ppcore_pyro": ("torch", "pyro"),
     "ppcore_zuko": ("torch", "zuko"),
     "ppcore_flows": ("equinox", "flowjax", "optax"),
+    "ppcore_flows/continuous.py": ("diffrax",),
     "ppcore_stan": ("bridgestan",),
     "ppcore_pymc": ("pymc",),
     "ppcore_external/nutpie.py": ("nutpie",),

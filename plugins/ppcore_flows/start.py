@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,8 +10,10 @@ import numpy as np
 
 from ppcore.tuning import modes
 from ppcore.tuning.modes import Counted, Modes, reference_draws, starts
+from ppcore.tuning.noise import spawned
 from ppcore_flows.bases import Gaussian, Mixture, StudentT, mixture
 from ppcore_flows.density import Flow
+from ppcore_flows.differentiable import require_gradient
 from ppcore_flows.linear import Whiten
 
 __all__ = ["Counted", "Found", "explore", "reference_draws", "starts"]
@@ -45,6 +47,13 @@ class Found(Modes):
 
 
 def explore(key: Any, target: Any) -> Found:
-    """As :func:`ppcore.tuning.modes.explore`."""
-    made = modes.explore(key, target)
-    return Found(*(getattr(made, field.name) for field in fields(made)))
+    """As :func:`ppcore.tuning.modes.explore`, for a target whose gradient is that of its density.
+
+    Raises :class:`ppcore.errors.UnsupportedError` as
+    :func:`ppcore_flows.differentiable.require_gradient` does.
+    """
+    k_ask, k_climb = spawned(key, 2)
+    spent = require_gradient(k_ask, target)
+    made = modes.explore(k_climb, target)
+    found = Found(*(getattr(made, field.name) for field in fields(made)))
+    return replace(found, gradients=found.gradients + spent)

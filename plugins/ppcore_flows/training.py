@@ -192,7 +192,8 @@ block = jax.jit(descend, static_argnames=("loss", "batch", "annealed"))
 
 def moved(q: Any, state: Any, gradient: Any, value: Any, rate: Any) -> tuple[Any, Any, Any]:
     """One step of Adam, and whether it was taken: not where loss or gradient is not finite."""
-    taken = jnp.isfinite(value) & jnp.isfinite(optax.global_norm(gradient))
+    sizes = [jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)]
+    taken = jnp.isfinite(value) & jnp.isfinite(sum(sizes))
     calm = jax.tree.map(lambda g: jnp.where(taken, g, 0.0), gradient)
     change, after = OPTIMISER.update(calm, state)
     there = jax.tree.map(lambda p, c: p - (rate * c).astype(p.dtype), q, change)
