@@ -17,7 +17,7 @@ from jax.nn.initializers import glorot_uniform
 
 from ppcore import precision
 from ppcore.contract import Contract, Transport
-from ppcore.errors import SettingsError, did_you_mean
+from ppcore.errors import SettingsError, UnsupportedError, did_you_mean
 from ppcore.settings import check_between, check_count
 
 COUPLED = ("affine_coupling", "spline_coupling", "autoregressive")
@@ -135,8 +135,13 @@ def create(key: Any, architecture: Architecture) -> Any:
 
         return sylvester(key, a.dim, a.layers)
     if a.kind == "continuous":
-        from ppcore_flows.continuous import continuous
-
+        try:
+            from ppcore_flows.continuous import continuous
+        except ModuleNotFoundError as error:
+            raise UnsupportedError(
+                f"map='continuous' integrates with {error.name}, which is not installed: "
+                "pip install diffrax. The other maps do without."
+            ) from error
         return continuous(key, a.dim, a.width)
     leaves = jax.tree.leaves(_build(key, a))
     return FlowMap(tuple(v for v in leaves if eqx.is_inexact_array(v)), a)
