@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ppcore_diffusion import losses, methods, transitions, underdamped
+from ppcore_diffusion.drawing import drawn
 from ppcore_diffusion.fitting import best
 from ppcore_diffusion.frame import Frame, Mixture, Point, pack, standard, unpack
 from ppcore_diffusion.network import create
 from ppcore_diffusion.prepare import framed
-from ppcore_diffusion.sampler import drawn
 from ppcore_diffusion.training import Training, again, paths, train
 
 from ppcore import precision, registry
@@ -139,7 +139,7 @@ def test_resampling_between_segments_keeps_the_evidence() -> None:
     engine = methods.SCLD(steps=STEPS, segments=2, threshold=0.9)
     weights = weights_for(transitions.CMCD, 1, shake=0.3)
     n = 32768
-    population, root = drawn(jax.random.key(5), engine, weights, frame, n)
+    population, root = drawn(jax.random.key(5), engine.kind, engine.plan, weights, frame, n)
     share = np.asarray(population.weights).reshape(32, -1).sum(1)
     z = 32 * np.exp(float(population.log_z)) * share
     assert len(np.unique(root)) < n

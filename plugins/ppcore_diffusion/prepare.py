@@ -13,17 +13,17 @@ import numpy as np
 from ppcore.engine import Progress, Report
 from ppcore.errors import UnsupportedError
 from ppcore.tuning import metric
-from ppcore.tuning.modes import explore, reference_draws
+from ppcore.tuning.modes import Modes, explore, reference_draws
 from ppcore.tuning.noise import spawned
 from ppcore.tuning.preconditioner import Dense, LowRank, Preconditioner, identity
+from ppcore_diffusion.drawing import island
 from ppcore_diffusion.fitting import best, fit
 from ppcore_diffusion.frame import Frame, Mixture, standard
 from ppcore_diffusion.network import create
 from ppcore_diffusion.pilot import PARTICLES, PriorIn, Scouted, scout
-from ppcore_diffusion.training import Training, paths
 
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.7)
-TRIED = 256
+LEAST = -1e6
 KEEP = 0.7
 DEFENCE = 0.1
 ROUNDS = 2
@@ -88,47 +88,58 @@ def ground(
     :class:`ppcore.errors.PopulationError` if a pilot does not arrive.
     """
     dtype = jnp.result_type(float)
-    k_explore, k_start, k_walk, k_fit, k_last = spawned(key, 5)
+    k_explore, k_start, k_walk, k_fit, k_law, k_last = spawned(key, 6)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(k_fit)).ravel())
-    frame, source, start, spent, note, several = _begin(
-        (k_explore, k_start), target, reference, kind, rank
-    )
+    frame, source, start, found = _begin((k_explore, k_start), target, reference, kind, rank)
 
     def tell(done: float) -> None:
         report(Progress("pilot", round(100 * done), 100, unit="% of the way"))
 
+    several, spent, note = len(found.means) > 1, found.gradients, found.notes
     # Going again from what was found loses modes; it pays where there is one, badly scaled.
     for k in spawned(k_walk, 1 if several else ROUNDS):
-        seen = scout(k, source, frame, start, tell)
+        k_scout, k_draw = spawned(k, 2)
+        seen = scout(k_scout, source, frame, start, tell)
         spent += seen.gradients
-        frame, u = _whitened(target, frame, seen, several)
-        source = _law(fit(rng, u, 1), dtype)
-        start = _drawn(spawned(k, 2)[1], source, PARTICLES)
-    law = _law(best(rng, u, seen.values, parts), dtype)
+        frame, u = (_covering if several else _whitened)(target, frame, seen, found)
+        source = standard(u.shape[1], dtype) if several else _law(fit(rng, u, 1), dtype)
+        start = _drawn(k_draw, source, PARTICLES)
+    fitted = best(rng, u, seen.values, parts)
+    law = source if several and len(fitted[0]) == 1 else _law(fitted, dtype)
     if len(law.logits) > 1:
-        start = _drawn(k_start, law, PARTICLES)
+        start = _drawn(k_law, law, PARTICLES)
     last = scout(k_last, law, frame, start, tell)
     count = len(law.logits)
     said = f"The reference has {count} part{'s' * (count > 1)}."
     return Ground(frame, law, last, spent + last.gradients, (*note, said))
 
 
-def _whitened(target: Any, frame: Frame, seen: Scouted, several: bool) -> tuple[Frame, np.ndarray]:
-    """Coordinates that whiten what a pilot saw, and its population in them.
-
-    By draws and gradients together; by draws alone where there are several modes, since gradients
-    know only of one.
-    """
+def _whitened(target: Any, frame: Frame, seen: Scouted, found: Modes) -> tuple[Frame, np.ndarray]:
+    """Coordinates that whiten what a pilot saw, by draws and gradients; its population in them."""
     dtype = jnp.result_type(float)
     middle = np.asarray(frame.place(jnp.asarray(seen.u.mean(0), dtype)), float)
-    inner = metric.estimate(identity_of(frame.factor), seen.u, seen.scores, not several)
+    inner = metric.estimate(identity_of(frame.factor), seen.u, seen.scores, True)
     after = framed(target, middle, compose(frame.factor, inner))
     return after, _pulled(inner, seen.u - seen.u.mean(0))
 
 
+def _covering(target: Any, frame: Frame, seen: Scouted, found: Modes) -> tuple[Frame, np.ndarray]:
+    """As :func:`_whitened`, for several modes: moments of the pilot's points and of all modes.
+
+    A population may have lost modes on its way, and gradients know only of one.
+    """
+    x = np.asarray(frame.place(jnp.asarray(seen.u, jnp.result_type(float))), float)
+    means, covariances = zip((x.mean(0), np.atleast_2d(np.cov(x.T))), found.moments(), strict=True)
+    off = means[0] - means[1]
+    mean = 0.5 * (means[0] + means[1])
+    covariance = 0.5 * (covariances[0] + covariances[1]) + 0.25 * np.outer(off, off)
+    factor = metric.from_factor(identity_of(frame.factor), np.linalg.cholesky(covariance))
+    return framed(target, mean, factor), _pulled(factor, x - mean)
+
+
 def _begin(
     keys: tuple[Any, Any], target: Any, reference: str, kind: str, rank: int
-) -> tuple[Frame, Any, Any, int, tuple[str, ...], bool]:
+) -> tuple[Frame, Any, Any, Modes]:
     """The first pilot's frame, source, draws, the cost, notes, whether there are several modes."""
     k_explore, k_start = keys
     dtype, dim = jnp.result_type(float), int(target.dim)
@@ -139,8 +150,7 @@ def _begin(
         )
     base = identity(metric.choose(kind, dim), dim, rank, np.dtype(dtype))
     found = explore(k_explore, target)
-    single, several = found.modes and len(found.means) == 1, len(found.means) > 1
-    spent, note = found.gradients, found.notes
+    single = found.modes and len(found.means) == 1
     if reference == "prior" or (reference == "auto" and target.has_reference and not single):
         draws = np.asarray(reference_draws(k_start, target, PARTICLES), float)
         low, middle, high = np.quantile(draws, [0.16, 0.5, 0.84], axis=0)
@@ -152,12 +162,12 @@ def _begin(
         )
         frame = framed(target, middle, flat)
         start = jnp.asarray((draws - middle) / scale, dtype)
-        return frame, PriorIn(frame), start, spent, note, several
+        return frame, PriorIn(frame), start, found
     mean, covariance = found.moments()
     flat = metric.from_factor(base, np.linalg.cholesky(covariance))
     law = standard(dim, dtype)
     start = _drawn(k_start, law, PARTICLES)
-    return framed(target, mean, flat), law, start, spent, note, several
+    return framed(target, mean, flat), law, start, found
 
 
 @partial(jax.jit, static_argnames="n")
@@ -224,10 +234,13 @@ def tables(kind: Any, scouted: Scouted, steps: int, share: float) -> dict[str, n
     }
 
 
-def begun(key: Any, kind: Any, on: Ground, steps: int, width: int) -> tuple[dict[str, Any], int]:
+def begun(
+    key: Any, kind: Any, on: Ground, steps: int, width: int, paths: int
+) -> tuple[dict[str, Any], int]:
     """Weights before training, at the best of a few step sizes; and gradients spent.
 
-    The best share τ has the largest mean log weight of 256 paths.
+    The best share τ has the largest mean log weight of ``paths`` paths, which are walked by the
+    program that draws in the end.
     """
     dtype, dim = on.frame.middle.dtype, on.frame.dim
     k_try, *k_nets = spawned(key, 1 + len(kind.controls))
@@ -240,16 +253,10 @@ def begun(key: Any, kind: Any, on: Ground, steps: int, width: int) -> tuple[dict
     for share in SHARES:
         made = tables(kind, on.scouted, steps, share)
         now = {**weights, "tables": {n: jnp.asarray(v, dtype) for n, v in made.items()}}
-        level = np.asarray(_levels(kind, k_try, now, on.frame))
+        _, log_weight, log_z, _ = island(kind, 1, 0.0, k_try, now, on.frame, paths)
+        level = np.asarray(log_weight) + float(log_z)
         tried.append(now)
-        levels.append(float(np.mean(np.maximum(np.nan_to_num(level, nan=-np.inf), -1e12))))
+        levels.append(float(np.mean(np.maximum(np.nan_to_num(level, nan=-np.inf), LEAST))))
     at = int(np.argmax(levels))
-    chosen = {**tried[at], "level": jnp.asarray(levels[at], dtype)}
-    return chosen, TRIED * (steps + 1) * len(SHARES)
-
-
-@partial(jax.jit, static_argnames="kind")
-def _levels(kind: Any, key: Any, weights: Any, frame: Frame) -> Any:
-    """log w of a few paths; float[N]."""
-    plan = Training("log_variance", 0, TRIED, 1e-3)
-    return jnp.sum(paths(key, kind, weights, frame, TRIED, plan)[2], axis=0)
+    chosen = {**tried[at], "level": jnp.asarray(levels[at] + np.log(paths), dtype)}
+    return chosen, paths * (steps + 1) * len(SHARES)

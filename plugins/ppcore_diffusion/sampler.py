@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from ppcore import random
 from ppcore.contract import Contract, ProperlyWeighted
 from ppcore.engine import Populated, Progress, Report
 from ppcore.errors import SettingsError, did_you_mean
-from ppcore.paths import follow
-from ppcore.population import Population, equally_weighted, require_alive
+from ppcore.population import require_alive
 from ppcore.settings import check_count, check_metric
 from ppcore.stages.lineage import relative_variance
 from ppcore.tuning.noise import spawned
+from ppcore_diffusion.drawing import drawn, islands
 from ppcore_diffusion.prepare import begun, ground, require_smooth
-from ppcore_diffusion.training import Training, cut, train
-from ppcore_diffusion.transitions import CMCD, route
+from ppcore_diffusion.training import Training, train
+from ppcore_diffusion.transitions import CMCD
 
 REFERENCES = ("auto", "prior", "laplace")
-ISLAND = 1024
 
 
 @dataclass(frozen=True)
@@ -122,9 +115,9 @@ class Sampler:
         on = ground(
             k_ground, target, self.reference, self.metric, self.components, self.rank, report
         )
-        weights, tried = begun(k_begin, self.kind, on, self.steps, self.width)
+        weights, tried = begun(k_begin, self.kind, on, self.steps, self.width, n // islands(n))
         made = train(k_train, self.kind, self.plan, weights, on.frame, report)
-        population, root = drawn(k_draw, self, made.weights, on.frame, n)
+        population, root = drawn(k_draw, self.kind, self.plan, made.weights, on.frame, n)
         require_alive(population, self.name, 1.0)
         report(Progress("sampling", n, n, unit="particles"))
         variance = relative_variance(root, 0, population.weights)
@@ -135,52 +128,3 @@ class Sampler:
             {"loss": made.losses, "spread": made.spreads},
             (*on.notes, *made.notes),
         )
-
-
-def drawn(key: Any, how: Sampler, weights: Any, frame: Any, n: int) -> tuple[Population, Any]:
-    """``n`` weighted draws in the target's own coordinates, and the first ancestor of each.
-
-    In islands of at most 1024 (where n has such a divisor), each resampled by itself; their
-    evidences are averaged.
-    """
-    count = next((c for c in range(1, 4 + n // 256) if n % c == 0 and n // c <= ISLAND), 1)
-    parts, plan = [], how.plan
-    for k in spawned(key, count):
-        parts.append(_island(how.kind, plan.segments, plan.resample, k, weights, frame, n // count))
-    x, log_weight, log_z, root = (np.stack([np.asarray(p[i]) for p in parts]) for i in range(4))
-    top = log_z.max() if np.isfinite(log_z.max()) else 0.0
-    share = log_weight + log_z[:, None]
-    with np.errstate(divide="ignore"):
-        total = top + np.log(np.mean(np.exp(log_z - top)))
-    root = root + (n // count) * np.arange(count)[:, None]
-    dtype = x.dtype
-    flat = x.reshape(n, -1), share.reshape(-1), total.astype(dtype)
-    return Population(*(jnp.asarray(part, dtype) for part in flat)), root.ravel().astype(int)
-
-
-@partial(jax.jit, static_argnames=("kind", "segments", "threshold", "n"))
-def _island(
-    kind: Any, segments: int, threshold: float, key: Any, weights: Any, frame: Any, n: int
-) -> tuple[Any, Any, Any, Any]:
-    """Places, log of the normalised weights, log Ẑ and first ancestors of ``n`` particles."""
-    k_start, k_walk = random.split(key)
-    transition, path, betas = route(kind, weights, frame)
-    rows, _ = path.start(k_start, n, kind.moving)
-    steps = betas.shape[0] - 1
-    population = equally_weighted(rows)
-    each = steps // segments
-    rule = cut(segments, threshold, steps)
-
-    def lead(key: Any, population: Population, s: Any) -> tuple[Population, None]:
-        k_follow, k_cut = random.split(key)
-        edges = jax.lax.dynamic_slice(betas, (s * each,), (each + 1,))
-        index = s * each + jnp.arange(each)
-        population = follow(
-            k_follow, path, edges, transition, population, params=index, params_vary=True
-        )
-        return rule(k_cut, population, index[-1]), None
-
-    population, _ = random.scan(lead, k_walk, population, jnp.arange(segments), segments)
-    u, root = population.x[:, : path.dim], population.x[:, 2 * path.dim + 1]
-    log_weight = jax.nn.log_softmax(population.log_weight)
-    return frame.place(u), log_weight, population.log_z, root

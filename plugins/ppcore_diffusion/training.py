@@ -110,11 +110,12 @@ def cut(segments: int, threshold: float, steps: int) -> Any:
 
 
 def paths(
-    key: Any, kind: Any, weights: Any, frame: Any, n: int, plan: Training
+    key: Any, kind: Any, weights: Any, frame: Any, n: int, plan: Training, bare: bool = False
 ) -> tuple[Any, Any, Any]:
     """``n`` paths: places before and after each step, float[K, n, R] each, and log G: float[K, n].
 
-    log γ_0(x_0) carries the gradient of the reference where paths are differentiated.
+    With ``bare`` they are not weighed, nor resampled, and log G is 0. log γ_0(x_0) carries the
+    gradient of the reference where paths are differentiated.
     """
     k_start, k_noise, k_walk = random.split(key, 3)
     transition, path, betas = route(kind, weights, frame)
@@ -135,6 +136,8 @@ def paths(
     begin = Population(rows, jnp.zeros(n, rows.dtype), jnp.zeros((), rows.dtype))
     xs = betas[:-1], betas[1:], jnp.arange(steps), z
     _, (before, after, log_g) = random.scan(advance, k_walk, begin, xs, steps)
+    if bare:
+        return before, after, log_g
     # Which part of the mixture a path began in is a discrete choice: its score, times log w.
     log_part = jax.nn.log_softmax(weights["reference"].logits)[which]
     chosen = log_part - jax.lax.stop_gradient(log_part)
@@ -173,7 +176,9 @@ def learn(key: Any, kind: Any, plan: Training, weights: Any, frame: Any, keep: A
         (value, log_g), gradient = jax.value_and_grad(through, has_aux=True)(weights)
         return gradient, value, log_g, keep
     fixed = jax.lax.stop_gradient(weights)
-    before, after, _ = paths(key, kind, fixed, frame, plan.batch, plan)
+    # The loss weighs them; only resampling has to know the weights on the way.
+    bare = plan.resample <= 0 or plan.segments == 1
+    before, after, _ = paths(key, kind, fixed, frame, plan.batch, plan, bare)
     seen = jax.lax.stop_gradient((before, after))
     run = jax.value_and_grad(partial(_objective, kind, plan), has_aux=True)
     if not plan.replay:

@@ -153,8 +153,12 @@ class Learned:
 
     def moved(self, z: Any, path: Route, a: Any, b: Any, x: Any, k: Any) -> tuple[Any, Any]:
         """As :meth:`step`, for z ~ N(0, I): float[d]."""
-        y = pack(self.kind.go(z, self.at(path, a, b, k), unpack(x, path.dim)))
+        y = self.gone(z, path, a, b, x, k)
         return y, self.log_g(path, a, b, k, x, y)
+
+    def gone(self, z: Any, path: Route, a: Any, b: Any, x: Any, k: Any) -> Any:
+        """y alone, unweighed: a packed point."""
+        return pack(self.kind.go(z, self.at(path, a, b, k), unpack(x, path.dim)))
 
     def log_g(self, path: Route, a: Any, b: Any, k: Any, x: Any, y: Any) -> Any:
         """log G of a step from x to y, however they were come by: packed points -> float[]."""
