@@ -53,6 +53,14 @@ def ppcore_rewrites() -> Sequence[RewriteSpec]:
             reference="Raiffa & Schlaifer 1961, chapter 3",
         ),
         RewriteSpec(
+            "markov_recursion",
+            "ppcore.rewrite.markov_recursion:MarkovRecursion",
+            order=28,
+            summary="latent paths of linear-Gaussian scans are integrated out by recursion",
+            reference="Kalman 1960, doi:10.1115/1.3662552; Durbin & Koopman 2002, "
+            "doi:10.1093/biomet/89.3.603",
+        ),
+        RewriteSpec(
             "collapse",
             "ppcore.rewrite.collapse:Collapse",
             order=30,
