@@ -177,6 +177,24 @@ def test_what_cannot_be_read_is_run_by_torch() -> None:
         np.testing.assert_allclose(slope[0, 0], (ahead - behind) / 2e-5, rtol=1e-6)
 
 
+def test_python_control_flow_on_random_values_is_named() -> None:
+    """The sites are the same in all runs, so that torch itself can still compute the density."""
+
+    def branches(y: Any) -> None:
+        a = pyro.sample("a", pd.Normal(0.0, 1.0))
+        pyro.sample("y", pd.Normal(a if a > 0 else 0.5 * a, 1.0), obs=y[0])
+
+    with pytest.warns(DensityOnlyWarning, match="torch.where for if"):
+        model = pp.from_pyro(branches, Y)
+    assert isinstance(model, ForeignModel)
+    with precision.scope("float64"):
+        target = model.target()
+        for a, mean in ((0.8, 0.8), (-0.8, -0.4)):
+            expected = float(pd.Normal(mean, 1.0).log_prob(Y[0]))
+            found = float(target.log_likelihood(np.array([a])))
+            np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 def comes_and_goes(y: Any) -> None:
     a = pyro.sample("a", pd.Normal(0.0, 1.0))
     if a > 0:
@@ -205,6 +223,11 @@ def unreadable_label(y: Any) -> None:
     pyro.sample("y", pd.Normal(torch.special.i0(z), 1.0), obs=y[0])
 
 
+def endless_label(y: Any) -> None:
+    n = pyro.sample("n", pd.Poisson(3.0))
+    pyro.sample("y", pd.Normal(n, 1.0), obs=y[0])
+
+
 def nothing_latent(y: Any) -> None:
     pyro.sample("y", pd.Normal(0.0, 1.0), obs=y[0])
 
@@ -222,6 +245,7 @@ def not_a_number(y: Any) -> None:
         (parameter, UnsupportedError, "Give it a prior"),
         (subsampled, UnsupportedError, "subsample_size"),
         (unreadable_label, UnsupportedError, "'z' of unreadable_label is discrete"),
+        (endless_label, UnsupportedError, "'n'.*not in a finite set"),
         (nothing_latent, ModelError, "no latent site"),
         (not_a_number, ModelError, "wherever it was tried"),
     ],
