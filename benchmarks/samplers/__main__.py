@@ -151,7 +151,7 @@ def _brief(outcome: dict[str, Any]) -> str:
         return str(outcome.get("absent") or outcome["error"])
     shown = ("log_z", "ess", "sinkhorn", "modes", "mass_error", "also", "gradients", "seconds")
     parts = [f"{name} {outcome[name]:.5g}" for name in shown if name in outcome]
-    return f"seed {outcome['seed']}: " + ", ".join(parts)
+    return f"seed {outcome['seed']}: " + ", ".join(parts) + f"; {outcome['device']}"
 
 
 def _cells(row: Row, results: Results, seeds: int) -> list[str]:
