@@ -90,7 +90,9 @@ class Boosted:
         k_explore, k_guard, k_draw, *keys = spawned(key, 3 + 3 * self.parts)
         found = explore(k_explore, target)
         made, alive, spent = self.begin(found), min(len(found.means), self.parts), found.gradients
-        notes, losses, spreads = [*found.notes], [], []
+        notes = [*found.notes]
+        losses: list[np.ndarray] = []
+        spreads: list[np.ndarray] = []
         for i in range(self.parts):
             k_train, k_pilot, k_weigh = keys[3 * i : 3 * i + 3]
             fitted = train(k_train, made, target, reverse_kl, self.training, report, self._cost)

@@ -53,7 +53,8 @@ class ContinuousMap:
 
     @classmethod
     def tree_unflatten(cls, tolerance: float, leaves: tuple[Any, ...]) -> ContinuousMap:
-        return cls(*leaves, tolerance)
+        a, b, shift, drift, out = leaves
+        return cls(a, b, shift, drift, out, tolerance)
 
     @property
     def dim(self) -> int:

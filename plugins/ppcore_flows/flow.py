@@ -229,7 +229,7 @@ class FlowImportance:
     batch: int = 256
     rate: float = 5e-3
     anneal: float = 0.5
-    polish: int = 0
+    polish: int = 200
     defence: float = 0.05
     loss: str = "reverse_kl"
     temperatures: int = 4

@@ -62,8 +62,8 @@ class Learned:
         flow = self.engine.around(k_begin, Whiten(middle, jnp.linalg.cholesky(covariance)))
         if self.steps:
             at = (jnp.arange(self.steps) + 0.5) / self.steps
-            plan = (jnp.minimum(1.0, 2 * at), self.rate * (1.0 - 0.9 * at))
-            plan = (*(v.astype(x.dtype) for v in plan), 0)
+            betas, rates = jnp.minimum(1.0, 2 * at), self.rate * (1.0 - 0.9 * at)
+            plan = (betas.astype(x.dtype), rates.astype(x.dtype), 0)
             law, state = Between(flow, target), started(flow)
             flow, _, _ = descend(reverse_kl, self.batch, True, k_train, flow, state, law, plan)
         proposal = guarded(k_guard, jax.lax.stop_gradient(flow), self.share)

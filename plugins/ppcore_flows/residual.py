@@ -56,7 +56,8 @@ class ResidualMap:
 
     @classmethod
     def tree_unflatten(cls, bound: float, leaves: tuple[Any, ...]) -> ResidualMap:
-        return cls(*leaves, bound)
+        a, b, shift_in, shift_out = leaves
+        return cls(a, b, shift_in, shift_out, bound)
 
     @property
     def dim(self) -> int:

@@ -102,7 +102,7 @@ def sylvester(key: Any, dim: int, layers: int = 8, reflections: int = 4) -> Sylv
     zero = jnp.zeros((layers, dim))
     # R_ii = e^gain − 0.98 = 0: the identity, up to what is above the diagonal of R.
     gain = jnp.full((layers, dim), np.log(MARGIN))
-    return SylvesterMap(axes, *above, zero, gain, zero, zero)
+    return SylvesterMap(axes, above[0], above[1], zero, gain, zero, zero)
 
 
 def _triangles(p: Any) -> tuple[Any, Any]:

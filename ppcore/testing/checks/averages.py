@@ -24,8 +24,9 @@ def run(session: Session) -> Iterator[Finding]:
     are known, by a t test over runs, each on a data set of its own and against exact draws of its
     posterior. One run for every 600 replicates, and at least eight.
 
-    Averages of a finite population may be biased; a bias below the resolution passes. log Ẑ − log Z
-    is reported and not judged, since such a contract does not promise the evidence.
+    Averages of a finite population may be biased; a bias below the resolution passes. Where the
+    contract promises the evidence, E[Ẑ/Z] = 1 and E[Ẑ/Z Σ W F(x)] = π(F) are tested with them;
+    where it does not, log Ẑ − log Z is reported and not judged.
     """
     for model in session.models:
         if model.log_evidence is not None and model.posterior is not None:
@@ -49,12 +50,22 @@ def _model(session: Session, model: CheckModel, log_evidence: Any, posterior: An
     f = np.asarray(feature_scale(model)(raw_features(model, states, targets)))
     weights = np.stack([np.asarray(population.weights) for population in made])
     wanted = f[:, PARTICLES:]
-    d = np.einsum("rn,rnf->rf", weights, f[:, :PARTICLES]) - wanted.mean(1)
-    return _judge(session, model, d / wanted.std(1).mean(0), misses)
+    seen = np.einsum("rn,rnf->rf", weights, f[:, :PARTICLES])
+    scale = wanted.std(1).mean(0)
+    d, names = (seen - wanted.mean(1)) / scale, list(model.feature_names)
+    contract = session.subject.contract
+    assert isinstance(contract, ProperlyWeighted)
+    if contract.unbiased_evidence:
+        ratio = np.exp(misses)[:, None]
+        d = np.concatenate([d, (ratio * seen - wanted.mean(1)) / scale, ratio - 1.0], axis=1)
+        names += [f"Ẑ/Z · {name}" for name in names] + ["Ẑ/Z"]
+    return _judge(session, model, d, names, misses)
 
 
-def _judge(session: Session, model: CheckModel, d: np.ndarray, misses: np.ndarray) -> Finding:
-    """``d``: float[runs, F], errors in posterior standard deviations."""
+def _judge(
+    session: Session, model: CheckModel, d: np.ndarray, names: list[str], misses: np.ndarray
+) -> Finding:
+    """``d``: float[runs, F], errors in posterior standard deviations (of Ẑ/Z, relative)."""
     runs, features = d.shape
     if not np.all(np.isfinite(d)):
         return Finding(model.name, False, "an average is not finite.", np.inf)
@@ -65,7 +76,7 @@ def _judge(session: Session, model: CheckModel, d: np.ndarray, misses: np.ndarra
         return Finding(
             model.name,
             False,
-            f"averages of {model.feature_names[worst]} are off by {d.mean(0)[worst]:+.3f} ± "
+            f"averages of {names[worst]} are off by {d.mean(0)[worst]:+.3f} ± "
             f"{error[worst]:.3f} posterior sd over {runs} runs.",
         )
     resolution = float(np.max((allowed + 1.64) * error))
