@@ -29,7 +29,7 @@ OURS = {
     if spec.origin is not None and spec.origin.distribution == "ppcore"
 }
 CHEAP = ("settings", "outputs", "populated", "seed", "key_reuse", "frozen", "resume", "solved")
-SHORT = {"warmup_draws": 16, "max_warmup_draws": 16, "iterations": 25}
+SHORT = {"warmup_draws": 16, "max_warmup_draws": 16, "iterations": 25, "polish": 0}
 
 
 class AsItIs(Session):
@@ -92,6 +92,12 @@ UNCERTIFIED = {
             "mean_field",
             "full_rank",
             "low_rank_gaussian",
+            "boosted",
+            "craft",
+            "aft",
+            "snf",
+            "mixflow",
+            "mode_smc",
             "cmcd",
             "scld",
             "mcd",

@@ -76,6 +76,13 @@ def ppcore_engines() -> list[EngineSpec]:
             "Kucukelbir et al. 2017, arXiv:1603.00788",
         ),
         _spec(
+            "boosted",
+            "boosted:Boosted",
+            WEIGHTED,
+            "A mixture of Gaussians that grows where its weights are largest, weighed; evidence.",
+            "Miller, Foti & Adams 2017, arXiv:1611.06585",
+        ),
+        _spec(
             "laplace",
             "laplace:Laplace",
             WEIGHTED,
@@ -109,5 +116,12 @@ def ppcore_engines() -> list[EngineSpec]:
             WEIGHTED,
             "Maps and Langevin steps in turn, trained as one; weights of whole paths.",
             "Wu, Köhler & Noé 2020, arXiv:2002.06707",
+        ),
+        _spec(
+            "mixflow",
+            "mixflow:MixFlowImportance",
+            WEIGHTED,
+            "The average of a law along a map that nearly preserves the target, weighed.",
+            "Xu, Chen & Campbell 2022, arXiv:2205.07475",
         ),
     ]

@@ -47,9 +47,7 @@ class AFT(Craft):
             leg = Leg(path.at(betas[k]), path.at(betas[k + 1]), population)
             first = jax.tree.map(lambda v, k=k: v[k], (stage.maps, stage.moves))
             cost = LEARNING * self.batch
-            made.append(
-                train(keys[2 * k], first[0], leg, leg_kl, self.training, report, cost)
-            )
+            made.append(train(keys[2 * k], first[0], leg, leg_kl, self.training, report, cost))
             given = (made[-1].density, first[1])
             population = _carry(keys[2 * k + 1], stage, path, betas[k : k + 2], population, given)
             require_alive(population, "training", float(begun.betas[k + 1]))

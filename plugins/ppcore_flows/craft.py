@@ -136,9 +136,7 @@ class Craft:
         """
         require_smooth(target, "craft")
         k_begin, k_maps, k_train, k_run = spawned(key, 4)
-        begun = begin(
-            k_begin, target, self.reference, self.kernel, self.layers, self.pilot, report
-        )
+        begun = begin(k_begin, target, self.reference, self.kernel, self.layers, self.pilot, report)
         stage = self.beginning(k_maps, begun)
         made = self.trained(k_train, stage, begun, report)
         return finished(k_run, replace(stage, maps=made.density), begun, made, n, self.cost(begun))
@@ -204,7 +202,7 @@ class Untrained(Stage):
 
 
 def shaken(maps: Any, size: float = 0.1) -> Any:
-    """``maps`` with every trained array disturbed by a fixed pattern; frames are left as they are."""
+    """``maps`` with every trained array disturbed by a fixed pattern, frames left alone."""
 
     def disturbed(leaf: Any) -> Any:
         pattern = np.sin(np.arange(np.size(leaf)).reshape(np.shape(leaf)) * 2.399963)

@@ -1,4 +1,4 @@
-"""Stochastic normalizing flows: maps and Langevin steps in turn, trained as one, weighed exactly."""
+"""Stochastic normalizing flows: maps and Langevin steps in turn, trained as one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from ppcore.contract import Contract, ProperlyWeighted
 from ppcore.engine import Populated, Report
+from ppcore.errors import SettingsError, did_you_mean
 from ppcore.settings import check_between, check_count
 from ppcore.stages import Stage
 from ppcore.tuning.noise import spawned
@@ -19,10 +20,11 @@ from ppcore_flows.craft import Untrained, finished, shaken
 from ppcore_flows.density import standard_error
 from ppcore_flows.flow_mcmc import local_engine
 from ppcore_flows.stochastic import StochasticFlow, check_threshold
-from ppcore_flows.stochastic_losses import Course, path_kl
+from ppcore_flows.stochastic_losses import Course, path_chi_square, path_kl
 from ppcore_flows.stochastic_start import Begun, Shape, begin, check_reference
 from ppcore_flows.training import Training, require_smooth, train
 
+LOSSES = {"chi_square": path_chi_square, "kl": path_kl}
 TWICE = 3
 """Evaluations that a gradient differentiated again counts for: the two, and what is between."""
 
@@ -33,9 +35,9 @@ class SNF:
 
     log w = log γ(x_K) − log γ_0(x_0) + Σ_k [log|det ∂T_k| + Σ ½(|z|² − |z′|²)], z the noise of a
     step and z′ the noise that would lead back. Maps, step sizes and temperatures are trained
-    together by KL(F ‖ B) = log Z − E[log w]; then frozen, and fresh paths are weighed, so that
-    E[Ẑ] = Z however the training went. Langevin steps let mass flow where a bijection alone would
-    have to tear it apart.
+    together on the effective sample size of such paths, or on KL(F ‖ B); then frozen, and fresh
+    paths are weighed, so that E[Ẑ] = Z however the training went. Langevin steps let mass flow
+    where a bijection alone would have to tear it apart.
 
     Parameters
     ----------
@@ -45,6 +47,9 @@ class SNF:
         m.
     step : float
         First √(2h), in units of the step that the pilot's moves took at each temperature.
+    loss : "chi_square" or "kl"
+        log(N/ESS), which covers all that the paths reach, or KL(F ‖ B) = log Z − E[log w], which
+        prefers one mode well done.
     steps : int
         Of Adam.
     threshold : float
@@ -66,8 +71,9 @@ class SNF:
     layers: int = 8
     blocks: int = 2
     width: int = 16
-    stir: int = 2
+    stir: int = 3
     step: float = 0.5
+    loss: str = "chi_square"
     steps: int = 300
     batch: int = 128
     rate: float = 1e-2
@@ -82,6 +88,9 @@ class SNF:
             check_count(name, getattr(self, name), 1)
         check_count("pilot", self.pilot, 16)
         check_between("step", self.step, 0, 1e6)
+        if self.loss not in LOSSES:
+            hint = did_you_mean(str(self.loss), LOSSES)
+            raise SettingsError(f"loss={self.loss!r} is not known. {hint}")
         check_threshold(self.threshold)
         check_reference(self.reference)
         _ = self.shape, self.training
@@ -118,7 +127,7 @@ class SNF:
         stage = self.beginning(k_maps, begun)
         parts = (stage.maps, stage.log_steps, stage.rises)
         course, cost = Course(begun.target, stage), self.batch * self.cost(TWICE)
-        made = train(k_train, parts, course, path_kl, self.training, report, cost)
+        made = train(k_train, parts, course, LOSSES[self.loss], self.training, report, cost)
         maps, log_steps, rises = made.density
         stage = replace(stage, maps=maps, log_steps=log_steps, rises=rises)
         error = standard_error if self.threshold == 0 else None

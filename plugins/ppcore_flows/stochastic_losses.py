@@ -104,11 +104,32 @@ def stepwise_kl(maps: Any, key: Any, course: Course, batch: int) -> tuple[Any, t
 def path_kl(parts: Any, key: Any, course: Course, batch: int) -> tuple[Any, tuple[Any, Any]]:
     """KL(F ‖ B) − log Z = −E_F[log w] of whole paths, maps, steps and temperatures together.
 
-    ``parts`` = (maps, log_steps, rises). Differentiates through every Langevin step. Paths of
-    weight zero or NaN are left out of the mean.
+    ``parts`` = (maps, log_steps, rises). Differentiates through every Langevin step. Seeks modes:
+    it may give up rare large weights for many even ones. Paths of weight zero are left out.
 
     Source: Wu, Köhler & Noé 2020, arXiv:2002.06707.
     """
+    _, mean, spread = _paths(parts, key, course, batch)
+    return -mean, (-mean, spread)
+
+
+def path_chi_square(
+    parts: Any, key: Any, course: Course, batch: int
+) -> tuple[Any, tuple[Any, Any]]:
+    """log E_F[w²] − 2 log E_F[w] = log(N/ESS), as :func:`path_kl`: covers what it has reached.
+
+    The loss reported is −E_F[log w] all the same, so that both can be compared.
+
+    Source: Dieng et al. 2017, arXiv:1611.00328 (the divergence); Wu, Köhler & Noé 2020,
+    arXiv:2002.06707 (the paths).
+    """
+    log_w, mean, spread = _paths(parts, key, course, batch)
+    loss = jax.nn.logsumexp(2 * log_w) - 2 * jax.nn.logsumexp(log_w)
+    return loss, (-mean, spread)
+
+
+def _paths(parts: Any, key: Any, course: Course, batch: int) -> tuple[Any, Any, Any]:
+    """log w of ``batch`` paths, and their mean and deviation where they are finite."""
     maps, log_steps, rises = parts
     stage = replace(course.stage, maps=maps, log_steps=log_steps, rises=rises, threshold=0.0)
     end = carried(key, stage, course.target, batch)
@@ -116,4 +137,4 @@ def path_kl(parts: Any, key: Any, course: Course, batch: int) -> tuple[Any, tupl
     log_w = end.log_weight + end.log_z + jnp.log(batch)
     good = jnp.isfinite(log_w)
     mean = jnp.sum(jnp.where(good, log_w, 0.0)) / jnp.sum(good)
-    return -mean, (-mean, jnp.std(jnp.where(good, log_w, mean)))
+    return log_w, mean, jnp.std(jnp.where(good, log_w, mean))

@@ -37,5 +37,14 @@ def ppcore_engines() -> list[EngineSpec]:
             summary="Tempered SMC: adaptive temperatures, moves tuned by the population; evidence.",
             reference="Del Moral, Doucet & Jasra 2006; Buchholz et al. 2021, arXiv:1808.07730",
         ),
+        EngineSpec(
+            "mode_smc",
+            "ppcore_smc.mode_smc:ModeSMC",
+            contract=ProperlyWeighted(unbiased_evidence=False),
+            requires=("jax",),
+            needs=("gradient",),
+            summary="Tempered SMC from a mixture at every mode that many climbs find; evidence.",
+            reference="Del Moral, Doucet & Jasra 2006; Good 1953, doi:10.1093/biomet/40.3-4.237",
+        ),
         *SPECS,
     ]
