@@ -282,6 +282,17 @@ def test_an_edge_that_no_map_reaches_is_named() -> None:
     assert "the posterior ends at an edge" in said and "dist.TruncatedNormal" in said
 
 
+@pp.model
+def direction() -> None:
+    """A point on the sphere, which has no coordinates without a seam."""
+    pp.sample("way", dist.ProjectedNormal(np.ones(3)))
+
+
+def test_a_support_without_coordinates_is_named() -> None:
+    with pytest.raises(UnsupportedError, match="ProjectedNormal cannot be a latent site"):
+        _ = direction().target().dim
+
+
 def test_settings_of_trainings_are_checked() -> None:
     with pytest.raises(SettingsError, match="Did you mean 'fab'"):
         FlowImportance(loss="fabb")

@@ -13,14 +13,26 @@ from typing import Any
 import numpy as np
 
 from ppcore.diagram import Box, Diagram
+from ppcore.errors import UnsupportedError
 from ppcore.semantics.interpret import Handler, Records, interpret
 
 
 def bijection(distribution: Any) -> Any:
-    """NumPyro's bijection from R^k onto the support."""
+    """NumPyro's bijection from R^k onto the support.
+
+    Raises :class:`ppcore.errors.UnsupportedError` for a support that R^k cannot be mapped onto.
+    """
     from numpyro.distributions import biject_to
 
-    return biject_to(distribution.support)
+    try:
+        return biject_to(distribution.support)
+    except NotImplementedError:
+        support = str(getattr(distribution.support, "__name__", distribution.support))
+        raise UnsupportedError(
+            f"A {type(distribution).__name__} cannot be a latent site: no bijection maps R^k onto "
+            f"its support ({support}). Write it by free parameters (a point on the sphere is "
+            "z / |z| of a normal vector z), or observe it."
+        ) from None
 
 
 def supported_log_prob(box: Box, distribution: Any, value: Any) -> Any:
