@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-ROUNDS, FLOOR = 40, 1e-3
+ROUNDS, FLOOR, ENOUGH = 40, 1e-3, 0.5
 SIZES = (1, 2, 4, 8, 16, 32, 48)
 
 
@@ -56,8 +56,9 @@ def best(
     """:func:`fit` with ``count`` parts; 0 chooses.
 
     By the spread of log γ − log q over a third of the points, which the fit has not seen; several
-    parts must halve that of one. So a mixture is taken where the target is about one, not where it
-    has more modes than parts (a product of double wells), from which a single wide part leads on.
+    parts must halve that of one, and none are added below half a nat. So a mixture is taken where
+    the target is about one, not where it has more modes than parts (a product of double wells),
+    from which a single wide part leads on.
 
     Parameters
     ----------
@@ -70,6 +71,8 @@ def best(
     inside, outside = order[len(u) // 3 :], order[: len(u) // 3]
     chosen, level = 1, np.inf
     for size in (s for s in SIZES if s <= len(u) // 8):
+        if level < ENOUGH:
+            break
         log_q = np.logaddexp.reduce(parts(u[outside], *fit(rng, u[inside], size)), axis=1)
         low, high = np.quantile(values[outside] - log_q, [0.1, 0.9])
         if high - low < (0.5 if chosen == 1 and size > 1 else 0.9) * level:

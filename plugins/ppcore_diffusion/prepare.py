@@ -190,7 +190,7 @@ def compose(outer: Preconditioner, inner: Preconditioner) -> Preconditioner:
     if isinstance(outer, Dense) and isinstance(inner, Dense):
         return Dense(np.asarray(outer.factor, float) @ np.asarray(inner.factor, float))
     eye = np.eye(outer.scale.shape[0])  # type: ignore[union-attr]
-    root = np.asarray(outer.push(np.asarray(inner.push(eye)).T.T))
+    root = np.asarray(outer.push(np.asarray(inner.push(eye))))
     return metric.from_factor(inner, np.asarray(root.T, float))
 
 

@@ -148,9 +148,12 @@ def paths(
 
 def again(kind: Any, weights: Any, frame: Any, before: Any, after: Any) -> Any:
     """log G of stored steps under ``weights``: float[K, n]."""
+    if not kind.walk_learned:
+        free = {"level", *kind.controls}
+        keep = {**jax.lax.stop_gradient(weights["tables"]), "keep": weights["tables"]["keep"]}
+        still = {n: v if n in free else jax.lax.stop_gradient(v) for n, v in weights.items()}
+        weights = {**still, "tables": keep}
     transition, path, betas = route(kind, weights, frame)
-    if not kind.schedule_learned:
-        betas = jax.lax.stop_gradient(betas)
 
     def one(a: Any, b: Any, k: Any, x: Any, y: Any) -> Any:
         return jax.vmap(lambda x, y: transition.log_g(path, a, b, k, x, y))(x, y)

@@ -108,7 +108,7 @@ class Overdamped:
     controls: tuple[str, ...] = ("control",)
     noising: bool = False
     moving = False
-    schedule_learned = True
+    walk_learned = True
 
     def go(self, z: Any, step: Step, x: Point) -> Point:
         """y ~ F(· | x), for z ~ N(0, I)."""

@@ -37,8 +37,8 @@ class Underdamped:
     back: tuple[str, float] | None
     noising = False
     moving = True
-    # Leapfrog steps are deterministic: a stored path says nothing about other temperatures.
-    schedule_learned = False
+    # Leapfrog steps are deterministic: a stored path says nothing about other laws or step sizes.
+    walk_learned = False
 
     @property
     def controls(self) -> tuple[str, ...]:
