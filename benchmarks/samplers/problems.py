@@ -247,7 +247,7 @@ PROBLEMS = {
     ),
     "lj13": Problem(
         cluster,
-        "N(icosahedron, 0.1² I)",
+        "N(icosahedron, 0.1² I), one of many equal arrangements, so that log Ẑ says little",
         None,
         also=Also("mean energy", jax.vmap(particles.lj13_energy), -43.13),
     ),
