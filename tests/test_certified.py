@@ -82,6 +82,8 @@ UNCERTIFIED = {
     "amis": "its evidence check takes longer than has been given to it",
     "dc_smc": "not run",
     "dynesty": "not run",
+    "npe": "its calibration check trains two ensembles first: not run",
+    "zuko_flow": "not run",
     **dict.fromkeys(
         (
             "flow",

@@ -17,6 +17,7 @@ from ppcore.engine import Populated, Progress, Report
 from ppcore.errors import SettingsError, UnsupportedError, did_you_mean
 from ppcore.population import equally_weighted, require_alive, reweight
 from ppcore.settings import check_between, check_count
+from ppcore.torch_view import TorchView
 from ppcore.tuning import modes
 from ppcore.tuning.noise import spawned
 
@@ -104,7 +105,7 @@ class ZukoFlow:
             )
         k_explore, k_torch = spawned(key, 2)
         found = modes.explore(k_explore, target)
-        view = target.torch(np.dtype(jnp.result_type(float)).name)
+        view = TorchView(target, np.dtype(jnp.result_type(float)).name)  # target.torch(), for all
         # The caller's own random numbers stay as they were.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence(_words(k_torch)).generate_state(1)[0]))
