@@ -32,9 +32,14 @@ class Settings:
 
 
 SHORT = {"steps": 8, "batch": 32, "width": 8, "components": 1}
+# Without resampling, so that the weights tell the error.
+LAYERS = {"map": "diagonal", "layers": 4, "pilot": 64, "batch": 64, "threshold": 0.0}
 ENGINES = {
     "cmcd": Settings({"iterations": 0}, {"iterations": 25}, SHORT),
     "scld": Settings({"iterations": 0}, {"iterations": 25}, SHORT),
+    "craft": Settings({"sweeps": 0}, {"sweeps": 50}, LAYERS),
+    "snf": Settings({"steps": 0}, {"steps": 50}, LAYERS),
+    "mixflow": Settings({"length": 4}, {"length": 8}, {"leaps": 4}),
 }
 
 PARTICLES = 4096

@@ -53,7 +53,7 @@ class Craft:
     moves : int
         Transitions at each temperature.
     sweeps : int
-        Runs through all temperatures in training, one step of Adam each.
+        Runs through all temperatures in training, one step of Adam each; 0 for none.
     batch : int
         Particles of a sweep.
     rate : float
@@ -99,6 +99,7 @@ class Craft:
         for name in ("layers", "blocks", "width", "moves"):
             check_count(name, getattr(self, name), 1)
         check_count("pilot", self.pilot, 16)
+        check_count("sweeps", self.sweeps, 0)
         check_threshold(self.threshold)
         check_reference(self.reference)
         _ = self.shape, self.training
@@ -112,7 +113,7 @@ class Craft:
     @property
     def training(self) -> Training:
         """How it is trained."""
-        return Training(self.sweeps, self.batch, self.rate, 0.0)
+        return Training(max(1, self.sweeps), self.batch, self.rate, 0.0)
 
     @property
     def kernel(self) -> Any:
@@ -138,7 +139,9 @@ class Craft:
         k_begin, k_maps, k_train, k_run = spawned(key, 4)
         begun = begin(k_begin, target, self.reference, self.kernel, self.layers, self.pilot, report)
         stage = self.beginning(k_maps, begun)
-        made = self.trained(k_train, stage, begun, report)
+        made = untrained(stage.maps)
+        if self.sweeps:
+            made = self.trained(k_train, stage, begun, report)
         return finished(k_run, replace(stage, maps=made.density), begun, made, n, self.cost(begun))
 
     def beginning(self, key: Any, begun: Begun) -> FlowAnneal:
@@ -177,6 +180,11 @@ class Craft:
         begun = Begun(None, at, 0.0 * unit, unit, many, steps, unit[:, 0], 0, ())
         stage = self.beginning(jax.random.key(0), begun)
         return replace(stage, maps=shaken(stage.maps))
+
+
+def untrained(parts: Any) -> Trained:
+    """What no training leaves of ``parts``."""
+    return Trained(parts, np.zeros(0), np.zeros(0), 0)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ppcore.settings import check_between, check_count
 from ppcore.stages import Stage
 from ppcore.tuning.noise import spawned
 from ppcore.tuning.preconditioner import identity
-from ppcore_flows.craft import Untrained, finished, shaken
+from ppcore_flows.craft import Untrained, finished, shaken, untrained
 from ppcore_flows.density import standard_error
 from ppcore_flows.flow_mcmc import local_engine
 from ppcore_flows.stochastic import StochasticFlow, check_threshold
@@ -51,7 +51,7 @@ class SNF:
         log(N/ESS), which covers all that the paths reach, or KL(F ‖ B) = log Z − E[log w], which
         prefers one mode well done.
     steps : int
-        Of Adam.
+        Of Adam; 0 for no training.
     threshold : float
         In the run that counts, resample between layers where ESS ≤ threshold · N; 0 for never, as
         in training.
@@ -87,6 +87,7 @@ class SNF:
         for name in ("layers", "blocks", "width", "stir"):
             check_count(name, getattr(self, name), 1)
         check_count("pilot", self.pilot, 16)
+        check_count("steps", self.steps, 0)
         check_between("step", self.step, 0, 1e6)
         if self.loss not in LOSSES:
             hint = did_you_mean(str(self.loss), LOSSES)
@@ -103,7 +104,7 @@ class SNF:
     @property
     def training(self) -> Training:
         """How it is trained."""
-        return Training(self.steps, self.batch, self.rate, 0.0)
+        return Training(max(1, self.steps), self.batch, self.rate, 0.0)
 
     @property
     def contract(self) -> Contract:
@@ -127,7 +128,9 @@ class SNF:
         stage = self.beginning(k_maps, begun)
         parts = (stage.maps, stage.log_steps, stage.rises)
         course, cost = Course(begun.target, stage), self.batch * self.cost(TWICE)
-        made = train(k_train, parts, course, LOSSES[self.loss], self.training, report, cost)
+        made = untrained(parts)
+        if self.steps:
+            made = train(k_train, parts, course, LOSSES[self.loss], self.training, report, cost)
         maps, log_steps, rises = made.density
         stage = replace(stage, maps=maps, log_steps=log_steps, rises=rises)
         error = standard_error if self.threshold == 0 else None

@@ -174,8 +174,14 @@ class FlowAnneal(Stage):
     kernel: Any
     steps: int = 1
     threshold: float = 0.5
-    start: ClassVar[float] = 0.0
-    end: ClassVar[float] = 1.0
+
+    @property
+    def start(self) -> float:  # type: ignore[override]
+        return 0.0
+
+    @property
+    def end(self) -> float:  # type: ignore[override]
+        return 1.0
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -232,8 +238,14 @@ class StochasticFlow(Stage):
     rises: Any
     steps: int = 1
     threshold: float = 0.0
-    start: ClassVar[float] = 0.0
-    end: ClassVar[float] = 1.0
+
+    @property
+    def start(self) -> float:  # type: ignore[override]
+        return 0.0
+
+    @property
+    def end(self) -> float:  # type: ignore[override]
+        return 1.0
 
     @property
     def needs(self) -> tuple[str, ...]:

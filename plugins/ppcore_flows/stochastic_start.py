@@ -18,6 +18,7 @@ from ppcore.population import require_alive
 from ppcore.stages import AdaptiveAnneal, Prior
 from ppcore.stages.adaptive import MOST_STEPS, Front
 from ppcore.tuning.noise import spawned
+from ppcore_flows.differentiable import require_gradient
 from ppcore_flows.linear import Row, diagonal, lower_triangular
 from ppcore_flows.maps import KINDS, Architecture, create
 from ppcore_flows.start import explore
@@ -142,7 +143,7 @@ def grounded(reference: str, key: Any, target: Any) -> tuple[Any, int, tuple[str
         law = found.law(jnp.result_type(float))
         return Between(law, target), found.gradients, found.notes
     Prior().require(target)
-    return target, 0, ()
+    return target, require_gradient(key, target), ()
 
 
 def begin(

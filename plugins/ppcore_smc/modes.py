@@ -276,10 +276,16 @@ def mixture(found: Modes, target: Any, most: int) -> ModeMixture:
     log_share = np.where(unused, -np.inf, np.log(share[pad]))
     dtype = jnp.result_type(float)
     mean = np.stack([found.modes[kept[i]].mode for i in pad])
-    parts = (log_share, mean, lower, np.linalg.inv(lower), np.asarray(DEGREES[0]))
-    arrays = [jnp.asarray(part, dtype) for part in parts]
     defence = DEFENCE if target.has_reference else 0.0
-    return ModeMixture(*arrays, target, jnp.asarray(defence, dtype))
+    return ModeMixture(
+        log_share=jnp.asarray(log_share, dtype),
+        mean=jnp.asarray(mean, dtype),
+        factor=jnp.asarray(lower, dtype),
+        inverse=jnp.asarray(np.linalg.inv(lower), dtype),
+        degrees=jnp.asarray(DEGREES[0], dtype),
+        target=target,
+        defence=jnp.asarray(defence, dtype),
+    )
 
 
 def with_tails(key: Any, law: ModeMixture, n: int) -> tuple[ModeMixture, np.ndarray]:
