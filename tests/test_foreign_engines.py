@@ -23,7 +23,7 @@ QUICK = {
     "numpyro_aies": ({"warmup_draws": 200}, {"chains": 16, "draws": 1000}),
     "numpyro_ess": ({"warmup_draws": 100}, {"chains": 8, "draws": 500}),
     "numpyro_svi": ({"steps": 400}, {"chains": 2, "draws": 1000}),
-    "pyro_nuts": ({"tune": 50}, {"chains": 1, "draws": 200}),
+    "pyro_nuts": ({"warmup_draws": 50}, {"chains": 1, "draws": 200}),
     "pyro_svi": ({"steps": 60, "rate": 0.05, "particles": 1}, {"chains": 1, "draws": 1000}),
 }
 CHECKS = {

@@ -68,10 +68,10 @@ def pyro_nuts(case: Any, jit: bool, seed: int, limit: float) -> dict[str, Any]:
     began = time.perf_counter()
     kernel = NUTS(case.program, ignore_jit_warnings=True, **options)
     kept: dict[str, list[Any]] = {}
-    times = {"warm": began, "last": began}
+    times = {"warm": began, "last": began, "judging": 0.0}
 
     def see(kernel: Any, x: Any, stage: str, i: int) -> None:
-        times["last"] = now = time.perf_counter()
+        times["last"] = now = time.perf_counter() - times["judging"]
         if stage.lower().startswith("warm"):
             times["warm"] = now
             if now - began > limit:
@@ -80,9 +80,13 @@ def pyro_nuts(case: Any, jit: bool, seed: int, limit: float) -> dict[str, Any]:
         for name, value in x.items():
             kept.setdefault(name, []).append(value.detach().numpy().copy())
         count = len(next(iter(kept.values())))
-        late = now - began > limit
-        if late or (count >= AT_LEAST and count % 25 == 0 and ess(_stacked(kept)) >= GOAL):
+        if now - began > limit:
             raise Enough
+        if count >= AT_LEAST and count % 25 == 0:
+            size = ess(_stacked(kept))
+            times["judging"] += time.perf_counter() - times["judging"] - now
+            if size >= GOAL:
+                raise Enough
 
     mcmc = MCMC(
         kernel,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
@@ -111,7 +111,6 @@ class NumPyroESS(_Ensemble):
     move: str = "differential"
     warmup_draws: int = 500
     contract: ClassVar[Contract] = Invariant()
-    default_chains: int = field(default=64, init=False)
 
     def __post_init__(self) -> None:
         check_count("warmup_draws", self.warmup_draws, 1)

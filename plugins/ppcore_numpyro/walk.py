@@ -67,13 +67,14 @@ def _begin(plan: Any, target: Any, x: Any, key: Any, tuned: Any) -> Any:
 @partial(jax.jit, static_argnames=("plan", "n"))
 def _advance(plan: Any, target: Any, state: Any, key: Any, tuned: Any, n: int) -> Any:
     # ``init`` tells the kernel its sizes; the state it makes is not used, and so not computed.
-    kernel, _ = _kernel(plan, target, state.z, key, tuned)
+    made_key, walk_key = jax.random.split(key)
+    kernel, _ = _kernel(plan, target, state.z, made_key, tuned)
 
     def step(state: Any, _: Any) -> Any:
         state = kernel.sample(state, (), {})
         return state, (state.z, plan.said(state))
 
-    state, (draws, stats) = jax.lax.scan(step, _reseeded(state, key), None, length=n)
+    state, (draws, stats) = jax.lax.scan(step, _reseeded(state, walk_key), None, length=n)
     turned = {k: jnp.moveaxis(v, 0, 1) for k, v in stats.items()}
     return state, jnp.moveaxis(draws, 0, 1), turned
 

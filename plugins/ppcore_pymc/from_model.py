@@ -139,7 +139,7 @@ def _is_data(variable: Any, shared: type, constant: type) -> bool:
         return str(kind).startswith("float")
     if not isinstance(variable, constant):
         return False
-    return str(kind).startswith("float") and np.size(variable.data) > 1
+    return str(kind).startswith("float") and np.size(_number(variable)) > 1
 
 
 def _number(variable: Any) -> Any:

@@ -42,7 +42,7 @@ class PyroNUTS:
 
     Parameters
     ----------
-    tune : int
+    warmup_draws : int
         Draws per chain that Pyro tunes with, and drops.
     target_accept : float
         Mean acceptance probability that the step size is tuned for.
@@ -58,11 +58,11 @@ class PyroNUTS:
 
     Source: Hoffman & Gelman 2014, arXiv:1111.4246; Bingham et al. 2019, JMLR 20(28).
 
-    >>> PyroNUTS(tune=300).contract
+    >>> PyroNUTS(warmup_draws=200).contract
     Consistent()
     """
 
-    tune: int = 300
+    warmup_draws: int = 300
     target_accept: float = 0.8
     max_depth: int = 10
     dense: bool = False
@@ -75,7 +75,7 @@ class PyroNUTS:
     default_draws: int = field(default=500, init=False)
 
     def __post_init__(self) -> None:
-        check_count("tune", self.tune, 20)
+        check_count("warmup_draws", self.warmup_draws, 1)
         check_between("target_accept", self.target_accept, 0, 1)
         check_count("max_depth", self.max_depth, 1)
 
@@ -105,7 +105,7 @@ class PyroNUTS:
     def block(
         self, key: Any, target: Any, tuned: Any, carry: Any, n: int
     ) -> tuple[Any, Any, dict[str, Any]]:
-        """A run of Pyro's: ``tune`` draws that are dropped, then draws: float[chains, n, d].
+        """A run of Pyro's: ``warmup_draws`` to tune with, then draws: float[chains, n, d].
 
         The gradients of the tuning are counted with the first draw.
         """
@@ -147,7 +147,7 @@ class PyroNUTS:
         run = MCMC(
             kernel,
             num_samples=n,
-            warmup_steps=self.tune,
+            warmup_steps=self.warmup_draws,
             initial_params={"x": torch.as_tensor(np.array(x, float))},
             hook_fn=see,
             disable_progbar=True,

@@ -72,8 +72,8 @@ class PyroSVI:
 
     guide: str = "multivariate"
     rank: int = 4
-    steps: int = 1500
-    rate: float = 1e-2
+    steps: int = 800
+    rate: float = 2e-2
     particles: int = 2
     scale: float = 0.1
     default_chains: ClassVar[int] = 4
