@@ -36,15 +36,6 @@ def robust(x):
 
 
 @pp.model
-def network(x, width):
-    """One hidden layer of tanh units, 60 weights and a scale."""
-    inner = pp.sample("inner", dist.Normal(0, 1).expand([x.shape[1], width]))
-    outer = pp.sample("outer", dist.Normal(0, 1).expand([width]))
-    sigma = pp.sample("sigma", dist.HalfNormal(1))
-    pp.sample("y", dist.Normal(np.tanh(x @ inner) @ np.tanh(outer), sigma))
-
-
-@pp.model
 def drift(length):
     """Volatility that wanders: 60 steps of a latent walk inside the scale."""
     step = pp.sample("step", dist.Normal(0, 1).expand([length]))
@@ -53,7 +44,7 @@ def drift(length):
 
 @pp.model
 def heavy(x):
-    """Eight Cauchy coefficients that four rows see: tails that no proposal covers."""
+    """Thirty Cauchy coefficients that ten rows see: tails that no proposal covers."""
     beta = pp.sample("beta", dist.Cauchy(0, 1).expand([x.shape[1]]))
     pp.sample("y", dist.StudentT(2, x @ beta, 1.0))
 
@@ -64,24 +55,17 @@ def _robust() -> Any:
     return robust(x).observe(y=x[:, 0] + rng.normal(size=200))
 
 
-def _network() -> Any:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(100, 5))
-    return network(x, 10).observe(y=np.tanh(x[:, 0]) + 0.3 * rng.normal(size=100))
-
-
 def _drift() -> Any:
     return drift(60).observe(y=np.random.default_rng(0).normal(size=60))
 
 
 def _heavy() -> Any:
     rng = np.random.default_rng(0)
-    return heavy(rng.normal(size=(4, 8))).observe(y=5 * rng.normal(size=4))
+    return heavy(rng.normal(size=(10, 30))).observe(y=5 * rng.normal(size=10))
 
 
 MODELS: dict[str, Callable[[], Any]] = {
     "robust": _robust,
-    "network": _network,
     "drift": _drift,
     "heavy": _heavy,
 }

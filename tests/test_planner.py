@@ -199,6 +199,28 @@ def test_importance_finds_the_normaliser_and_refuses_heavy_tails() -> None:
     assert not importance.fit(cauchy, rng, [bump])[1].good
 
 
+def test_components_follow_a_bent_ridge_into_its_tails() -> None:
+    """x logistic, y ~ N(max(0, 3x), ½) without the corner, z ~ N(0, 1): log Z = 0."""
+    rng = np.random.default_rng(0)
+
+    def bent(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        a, b, c = x.T
+        corner, slope = 3 * np.logaddexp(0, a), 3 / (1 + np.exp(-a))
+        off = (b - corner) / 0.5
+        level = -a - 2 * np.log1p(np.exp(-a)) - 0.5 * off**2 - 0.5 * c**2
+        level = level - np.log(2 * np.pi) - np.log(0.5)
+        first = np.tanh(-a / 2) + off * slope / 0.5
+        return level, np.stack([first, -off / 0.5, -c], axis=1)
+
+    start = Bump(np.array([0.0, 3 * np.log(2), 0.0]), np.diag([1.0, 2.0, 1.0]), 0.0)
+    mixture, certificate = importance.fit(bent, rng, [start])
+    made = importance.sample(bent, rng, mixture, 10, 1000)
+    assert certificate.promising and made.certificate.good
+    assert len(mixture.bumps) > 10
+    assert abs(made.log_evidence) < 5 * made.log_evidence_error
+    assert abs(np.mean(made.x[..., 0] ** 2) - np.pi**2 / 3) < 0.3
+
+
 def test_a_latent_gaussian_block_is_approximated_and_corrected() -> None:
     """log Z of a Poisson model with a one-dimensional effect each, against quadrature."""
     from ppcore import precision
