@@ -42,6 +42,7 @@ from ppcore_diffusion.regression import Schedule, regress
 from ppcore_diffusion.samples import Samples, samples_of
 from ppcore_diffusion.schroedinger_bridge import SchroedingerBridge
 from ppcore_diffusion.vector_field import vector_field
+from ppcore_mcmc.independence import Independence
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from scipy.stats import kstest, multivariate_t, norm
@@ -50,6 +51,7 @@ import ppcore as pp
 from ppcore import contract as rules
 from ppcore import dist, precision
 from ppcore.errors import SettingsError, UnsupportedError
+from ppcore.fit import infer
 from ppcore.population import Population
 from ppcore.target import DensityTarget
 from ppcore.testing.checks import transport
@@ -180,10 +182,10 @@ def test_a_guard_is_counted_and_its_density_is_that_of_the_mixture(matched: Any)
     axes = proposal.guard.axes
     shift, factor = np.asarray(axes.shift), np.asarray(axes.factor)
     known = multivariate_t(shift, factor @ factor.T, df=3)
-    assert np.allclose(jax.vmap(proposal.guard.log_prob)(x), known.logpdf(np.asarray(x)))
-    drawn = np.asarray(proposal.guard.sample(jax.random.key(1), 2000))
+    assert np.allclose(jax.jit(jax.vmap(proposal.guard.log_prob))(x), known.logpdf(np.asarray(x)))
+    drawn = np.asarray(jax.jit(lambda k: proposal.guard.sample(k, 2000))(jax.random.key(1)))
     assert kstest((drawn[:, 0] - shift[0]) / factor[0, 0], "t", args=(3,)).pvalue > 1e-4
-    assert guarded(matched.density, samples, 0.0) is matched.density
+    assert guarded(matched.density, samples, 0.0).map is matched.map
 
 
 def test_a_flow_between_two_sets_of_draws_carries_one_to_the_other() -> None:
@@ -280,7 +282,9 @@ def test_one_gaussian_part_is_the_bridge_between_gaussians_and_stays_there() -> 
     y = normal_scores(512, np.array([0.0, 3.0]), [[0.4, 0.0], [-0.2, 0.7]])
     plan = Bridging(components=1, epsilon=0.7, steps=50, batch=512, rate=1e-9)
     bridge = light_bridge(jax.random.key(0), x, y, plan).bridge
-    gradient = jax.grad(plan_divergence)(bridge, (jnp.asarray(x), jnp.asarray(y))).potential
+    gradient = jax.jit(jax.grad(plan_divergence))(
+        bridge, (jnp.asarray(x), jnp.asarray(y))
+    ).potential
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) < 1e-5
     slope, spread = gaussian_plan(np.cov(x.T, bias=True), np.cov(y.T, bias=True), bridge.epsilon)
     (_, mean), at = bridge.conditional(jnp.array([2.0, 0.0])), np.array([1.0, 2.0])
@@ -301,10 +305,20 @@ def bridged() -> Any:
         return light_bridge(jax.random.key(1), x, y, plan).bridge
 
 
+@jax.jit
+def plans(bridge: Any, x: Any, y: Any) -> Any:
+    return jax.vmap(lambda x: jax.vmap(lambda y: bridge.log_plan(x, y))(y))(x)
+
+
+def table(bridge: Any, x: Any, y: Any) -> np.ndarray:
+    """log π(y_j | x_i); float[n, m]."""
+    return np.asarray(plans(bridge, jnp.asarray(x), jnp.asarray(y)))
+
+
 def test_plans_are_normalised_and_have_the_form_of_a_bridge(bridged: Any) -> None:
     y, cell = grid(-12.0, 12.0, 2401, 1)
     starts = jnp.array([[-1.0], [0.5], [3.0]])
-    log_plan = np.asarray(jax.vmap(lambda x: jax.vmap(lambda y: bridged.log_plan(x, y))(y))(starts))
+    log_plan = table(bridged, starts, y)
     assert np.allclose(np.exp(log_plan).sum(1) * cell, 1, atol=1e-9)
     # log π(y | x) − ⟨x, y⟩/ε is log v(y) − log c(x): the same function of y for every x.
     rest = log_plan - np.asarray(starts) * y[:, 0] / float(bridged.epsilon)
@@ -318,8 +332,7 @@ def test_the_end_of_a_bridge_is_the_target(bridged: Any) -> None:
     x, width = grid(-4.0, 6.0, 201, 1)
     y = np.linspace(-5.0, 6.0, 221)
     p_0 = norm.pdf(x[:, 0], 1, 1) * width
-    table = jax.vmap(lambda x: jax.vmap(lambda y: bridged.log_plan(x, y))(y[:, None]))(x)
-    found = p_0 @ np.exp(np.asarray(table))
+    found = p_0 @ np.exp(table(bridged, x, y[:, None]))
     truth = 0.5 * norm.pdf(y, -2, 0.5) + 0.5 * norm.pdf(y, 2, 1)
     # Total variation; 4000 draws alone are off by about 0.02.
     assert 0.5 * np.abs(found - truth).sum() * (y[1] - y[0]) < 0.05
@@ -330,13 +343,15 @@ def test_the_drift_is_the_pull_of_the_end_given_where_the_path_is(bridged: Any, 
     """b(x, t) = (E[X_1 | X_t = x] − x)/(1 − t), X_1 | X_t by quadrature from the plan at t = 0."""
     epsilon, x_0, x = float(bridged.epsilon), jnp.array([0.3]), jnp.array([-0.6])
     y, _ = grid(-12.0, 12.0, 4801, 1)
-    log_plan = np.asarray(jax.vmap(lambda y: bridged.log_plan(x_0, y))(y))
+    log_plan = table(bridged, x_0[None], y)[0]
     # Markov: X_1 | X_t = x has density ∝ N(y; x, ε(1 − t)) π(y | x_0)/N(y; x_0, ε).
     log_p = log_plan + (y[:, 0] - 0.3) ** 2 / (2 * epsilon)
     log_p = log_p - (y[:, 0] + 0.6) ** 2 / (2 * epsilon * (1 - t))
     p = np.exp(log_p - log_p.max())
     mean = (p * y[:, 0]).sum() / p.sum()
-    assert np.isclose(bridged.drift(x, t)[0], (mean + 0.6) / (1 - t), rtol=1e-6)
+    assert np.isclose(
+        jax.jit(lambda b, x, t: b.drift(x, t))(bridged, x, t)[0], (mean + 0.6) / (1 - t), rtol=1e-6
+    )
 
 
 def test_the_marginal_of_a_bridge_is_a_density_and_its_paths_end_in_it(bridged: Any) -> None:
@@ -346,11 +361,14 @@ def test_the_marginal_of_a_bridge_is_a_density_and_its_paths_end_in_it(bridged: 
     p = np.exp(np.asarray(jax.jit(jax.vmap(law.log_prob))(y))) * cell
     assert abs(p.sum() - 1) < 1e-8
     cdf = lambda v: np.interp(v, y[:, 0] + 0.5 * cell, np.cumsum(p))  # noqa: E731
-    drawn, log_q = law.sample_and_log_prob(jax.random.key(2), 4000)
+    draw = jax.jit(lambda law, k: law.sample_and_log_prob(k, 4000))
+    drawn, log_q = draw(law, jax.random.key(2))
     assert kstest(np.asarray(drawn[:, 0]), cdf).pvalue > 1e-4
-    assert np.allclose(log_q[:20], jax.vmap(law.log_prob)(drawn[:20]))
+    known = np.interp(np.asarray(drawn[:, 0]), y[:, 0], np.log(p / cell))
+    assert np.allclose(log_q, known, atol=1e-3)
     begin = jnp.repeat(starts, 500, axis=0)
-    path = np.asarray(bridged.paths(jax.random.key(3), begin, [0.0, 0.25, 0.5, 1.0]))
+    walk = jax.jit(lambda b, k, x: b.paths(k, x, [0.0, 0.25, 0.5, 1.0]))
+    path = np.asarray(walk(bridged, jax.random.key(3), begin))
     assert np.array_equal(path[0], begin)
     assert kstest(path[3, :, 0], cdf).pvalue > 1e-4
     # Given its ends the path is a Brownian bridge: variance ε t(1 − t), here at t = ½.
@@ -451,9 +469,10 @@ def test_stochastic_integrators_are_of_weak_order_one(integrator: Any) -> None:
     found = jax.jit(moments)
     alpha = law.noise.alpha(END)
     truth = np.array([1.5 * alpha, 0.2 * alpha**2 + 1 - alpha**2])
-    errors = [np.abs(np.asarray(found(law.noise.grid(steps, END))) - truth) for steps in (200, 400)]
-    slope = np.log2(errors[0] / errors[1])
-    assert np.abs(slope - 1).max() < 0.2, (errors, slope)
+    errors = []
+    for steps in (200, 400):
+        errors.append(np.abs(np.asarray(found(law.noise.grid(steps, END))) - truth).max())
+    assert abs(np.log2(errors[0] / errors[1]) - 1) < 0.2, errors
 
 
 def test_the_likelihood_of_the_probability_flow_is_exact_up_to_its_order() -> None:
@@ -461,7 +480,7 @@ def test_the_likelihood_of_the_probability_flow_is_exact_up_to_its_order() -> No
     x = np.array([[-1.4], [0.1], [1.0]])
     truth = np.array([law.log_density(v, END) for v in x])
     errors = []
-    for steps in (128, 256):
+    for steps in (64, 128):
         times = law.noise.grid(steps, END)
         log_prob = jax.jit(jax.vmap(lambda v, t=times: ProbabilityFlow("rk4").log_prob(law, v, t)))
         errors.append(np.abs(np.asarray(log_prob(x)) - truth).max())
@@ -592,7 +611,7 @@ def test_where_all_laws_are_standard_normal_no_step_adds_to_the_weights() -> Non
     assert abs(score_product.growth(path, jnp.array([1.3]), 0.4)) < 1e-9
 
 
-@pytest.mark.parametrize("exponents", EXPONENTS[:2], ids=str)
+@pytest.mark.parametrize("exponents", EXPONENTS[1:], ids=str)
 def test_weights_by_scores_alone_are_off_by_the_first_order(exponents: Any) -> None:
     """E[Ẑ] as a product of transfer operators on a grid: no sampling at all."""
     noise = Noise(0.1, 60.0)
@@ -611,7 +630,7 @@ def test_weights_by_scores_alone_are_off_by_the_first_order(exponents: Any) -> N
         return cell * (mass * jnp.exp((s - t) * growth)) @ jnp.exp(log_f)
 
     errors = []
-    for steps in (100, 200):
+    for steps in (50, 100):
         mass = norm.pdf(x[:, 0], 0, total**-0.5) * np.exp(float(combination.log_normaliser(path)))
         for k in range(steps):
             mass = step(mass, k / steps, (k + 1) / steps)
@@ -629,9 +648,9 @@ def test_a_product_of_densities_is_a_target_for_any_engine() -> None:
     assert np.isclose(target.tempered(0.0).log_density(x), norm.logpdf(0.4))
     half = combination.product(parts, (0.5, 0.5)).log_density(x)
     assert np.isclose(half, 0.5 * sum(p.log_prob(x) for p in parts))
-    fit = pp.infer(target, "importance", draws=2000, chains=2, seed=1)
-    found, error = fit.log_evidence
-    assert abs(found - norm.logpdf(1.0, 0.0, np.sqrt(3.0))) < 5 * error
+    fit = infer(target, "importance", draws=2000, chains=2, seed=1)
+    found = fit.log_evidence
+    assert abs(found.value - norm.logpdf(1.0, 0.0, np.sqrt(3.0))) < 5 * found.error
 
 
 # Engines
@@ -644,45 +663,57 @@ def squares() -> None:
         pp.sample("y", dist.Normal(a * a, 1.0))
 
 
-def test_both_engines_learn_from_an_earlier_fit_of_a_model_with_two_modes() -> None:
+def evidence() -> float:
+    at, cell = grid(-8.0, 8.0, 8001, 1)
+    log_g = norm.logpdf(np.array([3.0, 3.6, 2.7]), at**2, 1).sum(1) + norm.logpdf(at[:, 0], 0, 2)
+    return float(np.log(np.exp(log_g).sum() * cell))
+
+
+def test_an_engine_learns_from_an_earlier_fit_of_a_model_with_two_modes() -> None:
     posterior = squares().observe(y=[3.0, 3.6, 2.7])
-    grid_, cell = grid(-8.0, 8.0, 8001, 1)
-    log_g = norm.logpdf(grid_, 0, 2) + norm.logpdf(np.array([3.0, 3.6, 2.7]), grid_**2, 1).sum(
-        1, keepdims=True
-    )
-    truth = np.log(np.exp(log_g).sum() * cell)
     earlier = posterior.infer("importance", draws=2000, chains=1, seed=1)
-    for name, settings in (
-        ("flow_matching", dict(steps=300, width=24, grid=16)),
-        ("schroedinger_bridge", dict(components=6, steps=100, points=32)),
-    ):
-        fit = posterior.infer(name, seed=2, chains=2, draws=1000, earlier=earlier, **settings)
-        found, error = fit.log_evidence
-        assert abs(found - truth) < 5 * error and error < 0.05, (name, found, truth, error)
-        assert fit.attrs["gradients"]["sampling"] == 2000
-        assert max(fit.attrs["weights"]["k_hat"]) < 0.7
-        a = fit.draws("a")
-        assert 0.4 < (a > 0).mean() < 0.6
-
-
-def test_a_learned_density_is_a_proposal_in_chains() -> None:
-    posterior = squares().observe(y=[3.0, 3.6, 2.7])
-    x = np.sqrt(3.1) * np.random.default_rng(0).choice([-1.0, 1.0], (500, 1))
-    x = x + 0.2 * np.random.default_rng(1).standard_normal((500, 1))
-    proposal = flow_proposal(jax.random.key(0), x, replace(SHORT, width=16, grid=16))
-    fit = posterior.infer("independence", proposal=proposal, chains=4, draws=400, seed=3)
-    a = fit.draws("a")
-    assert 0.3 < (a > 0).mean() < 0.7
-    assert (np.diff(np.sign(a), axis=1) != 0).mean() > 0.2
+    settings = {"steps": 200, "width": 16, "grid": 12, "group": 32}
+    fit = posterior.infer(
+        "flow_matching", earlier=earlier, chains=2, draws=1000, seed=2, **settings
+    )
+    found = fit.log_evidence
+    assert abs(found.value - evidence()) < 5 * found.error and found.error < 0.05
+    assert fit.attrs["gradients"]["sampling"] == 2000
+    assert max(fit.attrs["weights"]["k_hat"]) < 0.7
+    assert 0.4 < (fit.draws("a") > 0).mean() < 0.6
 
 
 def test_without_earlier_draws_the_engine_makes_its_own_and_counts_them() -> None:
     posterior = squares().observe(y=[3.0, 3.6, 2.7])
-    engine = SchroedingerBridge(components=6, steps=100, points=32, pilots=256)
-    made = engine.populate(jax.random.key(0), posterior.target(), 500, silent)
-    assert made.gradients > 500 + 256
-    assert made.notes[0].startswith("Learned from 256 particles of 'smc'")
+    engine = SchroedingerBridge(warm="importance", pilots=2000, components=6, steps=100, points=32)
+    made = engine.populate(jax.random.key(0), posterior.target(), 1000, silent)
+    assert made.gradients >= 1000 + 2000
+    assert made.notes[0].startswith("Learned from 2000 particles of 'importance'")
     assert made.stats["loss"].shape == (100,)
+    assert abs(float(made.population.log_z) - evidence()) < 5 * made.log_z_error < 0.25
+
+
+def test_a_learned_density_is_a_proposal_in_chains() -> None:
+    """Independence Metropolis on two modes: both are visited in their shares, and often left."""
+    proposal = flow_proposal(jax.random.key(0), draws_of_two_modes(), SHORT)
+    kernel = Independence()
+
+    def chain(key: Any, x: Any) -> Any:
+        state = kernel.init(key, TARGET, x, proposal)
+
+        def step(state: Any, k: Any) -> tuple[Any, Any]:
+            state, info = kernel.step(k, TARGET, state, proposal)
+            return state, (state.x[0], info["acceptance_rate"])
+
+        return jax.lax.scan(step, state, jax.random.split(key, 40))[1]
+
+    keys = jax.random.split(jax.random.key(1), 100)
+    start = jnp.asarray(draws_of_two_modes(100))
+    x, accepted = (np.asarray(v) for v in jax.jit(jax.vmap(chain))(keys, start))
+    share = (x > 0).mean(axis=1)
+    # Started in the target: chains are independent, so their shares tell the error.
+    assert abs(share.mean() - 0.7 * norm.cdf(4) - 0.3 * norm.cdf(-2)) < 5 * share.std() / 10
+    assert accepted.mean() > 0.5
 
 
 # What cannot be learned from, and what is out of range

@@ -99,7 +99,7 @@ class Product:
 
 
 def product(parts: Any, exponents: Any = None) -> Product:
-    """The product of normalised densities as a target, ``pp.infer(product(...), "smc")``.
+    """The product of normalised densities as a target, ``infer(product(...), "smc")``.
 
     Parameters
     ----------

@@ -199,7 +199,7 @@ def discrete_flow(
     if float(bound) > limit * (1 + 1e-6):
         raise UnsupportedError(
             f"{count} steps are invertible for fields with Lipschitz bounds up to {limit:g}; this "
-            f"one has {float(bound):.4g}. Use at least {int(np.ceil(float(bound) / STIFFNESS))} "
+            f"one has {float(bound):.4g}. Use at least {int(np.ceil(float(bound) / STIFFNESS - 1e-6))} "
             f"steps, or velocity.capped({limit:g})."
         )
     dtype = jnp.result_type(*jax.tree.leaves(velocity))
