@@ -21,6 +21,7 @@ from ppcore.rewrite.algebra import algebra
 from ppcore.rewrite.protocol import Problem, rewrite
 
 COLUMNS = 5
+FLAT = 0.2
 
 
 @pp.model
@@ -97,14 +98,15 @@ def main() -> None:
     arguments = parser.parse_args()
     print("\n".join(header(("ppcore", "jax", "numpyro"), {"columns": COLUMNS, "draws": 4000})))
     print("rows        one pass    each posterior   NumPyro NUTS   max |E[β] − β|   peak memory")
+    ours, theirs = [], []
     for rows in map(int, arguments.rows):
         x, y = data(rows)
         reading, posterior, beta = ppcore_times(x, y, arguments.repeats)
-        peer = (
-            f"{numpyro_seconds(x, y):10.1f} s"
-            if rows <= arguments.numpyro_up_to
-            else "         –  "
-        )
+        ours.append(posterior)
+        peer = "         –  "
+        if rows <= arguments.numpyro_up_to:
+            theirs.append(numpyro_seconds(x, y))
+            peer = f"{theirs[-1]:10.1f} s"
         off = np.abs(beta - np.arange(COLUMNS)).max()
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(
@@ -112,6 +114,11 @@ def main() -> None:
             f"   {memory:8.2f} GiB",
             flush=True,
         )
+    flat = max(ours) / min(ours) - 1
+    print(f"\neach posterior: slowest {flat:.0%} above the fastest (flat within {FLAT:.0%})")
+    if len(theirs) > 1:
+        grown = theirs[-1] / theirs[0]
+        print(f"NumPyro NUTS: {grown:.0f} times slower at its last size than at its first")
 
 
 if __name__ == "__main__":

@@ -288,6 +288,7 @@ def _collapsed(
     for wire, counts in found.items():
         box = candidates[wire].box
         prior, dtype = _prior(box), box.cod[0].dtype
+        assert prior is not None
         data = (counts.first, counts.second, counts.constant)
         inputs = [builder.input(np.asarray(v, dtype)) for v in data]
         inputs += [tokens[w] for w in candidates[wire].inputs]
@@ -297,9 +298,9 @@ def _collapsed(
     after = builder.finish()
     wires = _factors(after.diagram, conjugate_log_weight)
     inside = Diagram(after.diagram.dom, after.diagram.nodes, wires, (None,) * len(wires))
-    few = sum(prior.gammas for _, prior, _ in sites) <= FEW  # type: ignore[union-attr]
+    few = sum(prior.gammas for _, prior, _ in sites) <= FEW
     kind = RestoreConjugateGiven if few else RestoreConjugate
-    recover = kind(inside, layout(diagram), tuple(sites), after.data)  # type: ignore[arg-type]
+    recover = kind(inside, layout(diagram), tuple(sites), after.data)
     n = sum(diagram.wires[w].size for w in found)
     did = f"{', '.join(name for name, _, _ in sites)} integrated out ({n} numbers)"
     return Rewritten(after, recover, did)
