@@ -196,10 +196,11 @@ def discrete_flow(
             "A discrete flow needs a vector field with a finite Lipschitz bound (attribute "
             f"`lipschitz`), and {type(velocity).__name__} has {bound!r}."
         )
-    if float(bound) > limit * (1 + 1e-6):
+    needed = int(np.ceil(float(bound) / STIFFNESS - 1e-6))
+    if needed > count:
         raise UnsupportedError(
             f"{count} steps are invertible for fields with Lipschitz bounds up to {limit:g}; this "
-            f"one has {float(bound):.4g}. Use at least {int(np.ceil(float(bound) / STIFFNESS - 1e-6))} "
+            f"one has {float(bound):.4g}. Use at least {needed} "
             f"steps, or velocity.capped({limit:g})."
         )
     dtype = jnp.result_type(*jax.tree.leaves(velocity))
