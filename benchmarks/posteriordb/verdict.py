@@ -87,10 +87,11 @@ def _largest_z(draws: Values, reference: Values) -> float:
 def seconds_to(target: float, outcome: dict[str, Any], ess: float) -> float:
     """Seconds from the start of a fresh process until ``ess`` would have reached ``target``.
 
-    All but the drawing is paid once; the drawing, as measured in the second run where nothing is
-    compiled, is scaled from the effective size that it gave.
+    All but the drawing is paid once; the drawing, as measured in whichever of two runs it took
+    less, is scaled from the effective size that it gave.
     """
     drawing = float(outcome["share"]) * float(outcome["second_seconds"])
+    drawing = min(drawing, float(outcome.get("drawing_seconds", drawing)))
     return float(outcome["fresh_seconds"]) + drawing * (target / max(ess, 1.0) - 1)
 
 
