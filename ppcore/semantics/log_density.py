@@ -40,7 +40,10 @@ def supported_log_prob(box: Box, distribution: Any, value: Any) -> Any:
 
     Constant supports are checked once, when data are attached; NumPyro's densities do not check.
     """
-    log_prob = distribution.log_prob(value)
+    try:
+        log_prob = distribution.log_prob(value)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"Site {box.name!r}: {error}") from None
     if not box.dom[-1].support.dependent:
         return log_prob
     import jax.numpy as jnp
