@@ -107,7 +107,7 @@ def test_ensembles_want_an_even_number_of_walkers_that_span_the_space() -> None:
 
 @pytest.mark.parametrize("guide", ["normal", "low_rank", "iaf", "laplace"])
 def test_every_guide_is_weighed_properly(guide: str) -> None:
-    """log Z of a correlated Gaussian, whatever the guide is worth."""
+    """log Z of a Gaussian of correlation 0.2: the weights of every guide have a variance."""
     fit = infer(
         DensityTarget(correlated, 2),
         "numpyro_svi",
@@ -119,8 +119,8 @@ def test_every_guide_is_weighed_properly(guide: str) -> None:
         guide=guide,
     )
     error = max(fit.attrs["log_evidence_error"], 0.02)
-    assert abs(fit.log_evidence.value - np.log(2 * np.pi * np.sqrt(0.75))) < 5 * error
+    assert abs(fit.log_evidence.value - np.log(2 * np.pi * np.sqrt(0.96))) < 5 * error
 
 
 def correlated(x, data):
-    return -0.5 * (x[0] ** 2 - x[0] * x[1] + x[1] ** 2) / 0.75
+    return -0.5 * (x[0] ** 2 - 0.4 * x[0] * x[1] + x[1] ** 2) / 0.96

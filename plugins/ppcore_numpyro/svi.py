@@ -72,6 +72,8 @@ def _drawn(plan: Any, target: Any, params: Any, key: Any, n: int) -> tuple[Any, 
     x, inside = q.sample_with_intermediates(key, (n,))
     # A flow has not to be inverted where it has just been.
     log_q = q.log_prob(x, inside) if inside else q.log_prob(x)
+    if log_q.ndim == 2:  # NumPyro's diagonal normal is one for each coordinate
+        log_q = log_q.sum(axis=1)
     ratio = jax.vmap(target.log_density)(x) - log_q
     return x, jnp.where(jnp.isnan(ratio), -jnp.inf, ratio)
 
