@@ -24,12 +24,11 @@ from ppcore_diffusion.discrete_flow import (
     identity,
     most_lipschitz,
 )
+from ppcore_diffusion.exponential import Exponential, Multistep
 from ppcore_diffusion.flow_matching import FlowMatching, flow_proposal
 from ppcore_diffusion.gaussian_bridge import gaussian_plan
 from ppcore_diffusion.integrators import (
     EulerMaruyama,
-    Exponential,
-    Multistep,
     PredictorCorrector,
     ProbabilityFlow,
     denoise,
