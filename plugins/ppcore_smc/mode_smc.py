@@ -29,7 +29,7 @@ class ModeSMC:
     """SMC from q = Σ_k a_k q_k at the modes to γ, along q^{1−b} γ^b.
 
     For modes that lie so far apart, in so many dimensions, that no path from the prior keeps all of
-    them alive. Climbs from a wide box go on until every mode has been reached twice; each mode gets
+    them alive. Climbs from a wide box go on until every mode has been reached four times; each gets
     a law with its curvature and the tails that suit the target, and SMC corrects what they miss.
     Where Good's estimate of the share of starts that lead to unknown modes stays above ``unseen``,
     the run is refused: such a mixture would leave them out, and no weight would tell. Bias of
@@ -58,7 +58,7 @@ class ModeSMC:
     ProperlyWeighted(unbiased_evidence=False)
     """
 
-    climbs: int = 1024
+    climbs: int = 2048
     unseen: float = 0.02
     most_modes: int = 256
     move: Any = "hmc"

@@ -25,6 +25,7 @@ BOX = 20.0
 SETTLED, SAME, NEGLIGIBLE = 1e-2, 0.5, 30.0
 DEGREES = (2.0, 4.0, 8.0, 32.0, 1e6)
 DEFENCE = 0.05
+OFTEN = 4
 
 
 @jax.tree_util.register_dataclass
@@ -143,7 +144,9 @@ class _Score:
 
 
 def search(key: Any, target: Any, climbs: int) -> Modes:
-    """Climb in rounds of 128, two of them at least, until every mode found was reached twice.
+    """Climb in rounds of 128 until every mode found was reached at least four times.
+
+    By then a mode that is as hard to reach as the hardest of them is unlikely to be unseen.
 
     Climbs begin at reference draws, as they are or two and four times as far from their middle
     (from far out, directions decide which mode is reached, and modes near the middle do not take
@@ -166,7 +169,7 @@ def search(key: Any, target: Any, climbs: int) -> Modes:
         for paths, j in ends:
             _counted(score, target, paths, j, found, seen)
         known = Modes(found, np.array(seen, int), (i + 1) * ROUND, score.spent)
-        if i > 0 and found and known.unseen == 0:
+        if found and min(seen) >= OFTEN:
             break
     moved = [_unscaled(mode, centre, scale) for mode in found]
     return replace(known, modes=moved, gradients=score.spent)
