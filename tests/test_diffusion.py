@@ -322,7 +322,7 @@ def test_training_improves_and_stops_at_the_last_good_weights() -> None:
 
 
 def test_a_mixture_is_fitted_where_the_target_is_one() -> None:
-    """KL(γ ‖ q) below a tenth of a nat, on points that the fit has not seen; one part is far off."""
+    """KL(γ ‖ q) below a tenth of a nat, on points that were not fitted; one part is far off."""
     rng = np.random.default_rng(3)
     centres = np.array([[4.0, 4.0], [-4.0, 4.0], [0.0, -4.0]])
     u = centres[rng.integers(3, size=1200)] + 0.4 * rng.standard_normal((1200, 2))
