@@ -108,11 +108,15 @@ def _in_jax(inputs: list[Any], groups: list[list[Any]]) -> tuple[list[Any], tupl
     from pytensor.graph.replace import clone_replace
     from pytensor.graph.traversal import graph_inputs
     from pytensor.link.jax.dispatch import jax_funcify
+    from pytensor.tensor import constant
 
     leaves = [v for outputs in groups for v in graph_inputs(outputs)]
     held = list(dict.fromkeys(v for v in leaves if _is_data(v, SharedVariable, Constant)))
     stand_ins = [v.type() for v in held]
     swap = dict(zip(held, stand_ins, strict=True))
+    # Shared whole numbers, such as lengths of dims, are what they are now.
+    rest = (v for v in leaves if isinstance(v, SharedVariable) and v not in swap)
+    swap.update((v, constant(v.get_value())) for v in rest)
     made = []
     for outputs in groups:
         clean = clone_replace(outputs, replace=swap)

@@ -78,7 +78,8 @@ def described(model: Any) -> Compiled:
         mine = sum(name.split(".")[0] == site.name for name in inner)
         places.append((site.name, slice(start, start + mine)))
         start += mine
-    return Compiled(model, latents, computed, tuple(places))
+    threads = "stan_threads=true" in str(model.model_info()).replace(" ", "").lower()
+    return Compiled(model, latents, computed, tuple(places), threads)
 
 
 def _sites(names: list[str], start: int) -> tuple[Site, ...]:
@@ -167,7 +168,7 @@ def compiled(path: Path) -> str:
         if shutil.which(tool) is None:
             raise PluginError(f"{tool} is missing. {TOOLCHAIN}.")
     try:
-        return str(bridgestan.compile_model(path))
+        return str(bridgestan.compile_model(path, make_args=["STAN_THREADS=True"]))
     except RuntimeError as error:
         raise ModelError(
             f"The Stan program {path.name} does not compile:\n{_said(error)}"

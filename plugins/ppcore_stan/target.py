@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import jax
@@ -18,7 +19,9 @@ from ppcore.space import Space
 from ppcore.torch_view import SeenByTorch
 
 POOL = ThreadPoolExecutor(os.cpu_count() or 1, "stan")
-"""Stan's density leaves Python's lock alone, so that points on several threads go side by side."""
+"""Stan's density runs outside Python's lock, so that points on several threads go side by side."""
+ONE = Lock()
+"""Held by whoever calls a library that was compiled without threads."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,15 @@ class Compiled:
         Parameters; transformed parameters.
     places : tuple of (str, slice)
         Where each parameter's unconstrained value lies in x.
+    threads : bool
+        Whether it was compiled so that several may run at once.
     """
 
     model: Any
     latents: tuple[Site, ...]
     computed: tuple[Site, ...]
     places: tuple[tuple[str, slice], ...]
+    threads: bool = True
 
     def _one(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """log γ(x) and its gradient; a point that Stan rejects has log density −∞."""
@@ -65,7 +71,11 @@ class Compiled:
     def densities(self, x: np.ndarray) -> list[np.ndarray]:
         """x: float[..., d] -> log γ float[...], ∇ log γ float[..., d]."""
         rows = np.asarray(x, float).reshape(-1, x.shape[-1])
-        found = [self._one(rows[0])] if len(rows) == 1 else list(POOL.map(self._one, rows))
+        if self.threads:
+            found = list(POOL.map(self._one, rows)) if len(rows) > 1 else [self._one(rows[0])]
+        else:
+            with ONE:
+                found = [self._one(row) for row in rows]
         values = np.array([value for value, _ in found]).reshape(x.shape[:-1])
         return [values, np.array([slope for _, slope in found]).reshape(x.shape)]
 
