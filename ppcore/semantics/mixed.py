@@ -24,6 +24,7 @@ from ppcore.semantics.finite import NOBODY, Finite, Network, TooLarge
 from ppcore.semantics.finite_dist import computed, finite_values, is_delta
 from ppcore.semantics.interpret import distribution_of
 from ppcore.semantics.log_density import bijection
+from ppcore.semantics.mixed_alike import Alike, together
 from ppcore.semantics.mixed_dist import elementwise, log_prob
 from ppcore.semantics.mixed_ops import apply, known, plain
 from ppcore.semantics.sum_product import Batch, Summed, batches, sum_out
@@ -70,6 +71,7 @@ class Mixed:
     own: dict[str, Any] = field(default_factory=dict)
     latents: set[str] = field(default_factory=set)
     sites: dict[str, Finite] = field(default_factory=dict)
+    alike: Alike = field(default_factory=Alike, repr=False)
 
     def add(self, kind: str, name: str, slots: tuple[np.ndarray, ...], log: Any) -> None:
         """Multiply in a site's factors."""
@@ -118,11 +120,11 @@ class Mixed:
     def _sum(self, kinds: tuple[str, ...]) -> Summed:
         factors: list[Batch] = []
         rest: Any = 0.0
-        for term in [*self.terms, *self.equations()]:
-            if term.kind in kinds:
-                made, alone = batches(term.slots, jnp.asarray(term.log))
-                factors.extend(made)
-                rest = rest + alone
+        wanted = [t for t in [*self.terms, *self.equations()] if t.kind in kinds]
+        for slots, log in together([(t.slots, t.log) for t in wanted]):
+            made, alone = batches(slots, jnp.asarray(log))
+            factors.extend(made)
+            rest = rest + alone
         try:
             found = sum_out(factors, self.net.cards)
         except TooLarge as error:
@@ -198,7 +200,7 @@ def _box(box: Box, values: list[Finite], z: Mapping[str, Any], out: Mixed) -> li
     if box.op == "plate":
         assert box.body is not None
         return walk(box.body, values, z, out)
-    made_all = apply(box, values, out.net)
+    made_all = out.alike.outputs(box, values, out.net, lambda: apply(box, values, out.net))
     if box.op == "deterministic":
         out.sites[name] = made_all[0]
     return made_all
@@ -236,7 +238,9 @@ def _label(box: Box, values: list[Finite], out: Mixed) -> Finite:
     if is_delta(box) and all(known(v) for v in values):
         return computed(box, values)
     support = require_finite(box).astype(int)
-    slots, log = log_prob(box, values, support, all_values=True)
+    slots, log = out.alike.factors(
+        box, values, lambda: log_prob(box, values, support, all_values=True)
+    )
     made = out.net.fresh(box.cod[0].shape, support, str(box.name))
     out.terms.append(Term("label", (*slots, made.slots[0]), log))
     return made
