@@ -271,6 +271,28 @@ def test_a_hidden_chain_is_one_scan_whatever_its_length():
     assert sizes[0] == sizes[1]
 
 
+def test_steps_of_a_chain_written_as_a_loop_share_their_tables():
+    """A step adds what its observation needs, and no table of transitions."""
+
+    def unrolled(length):
+        @pp.model
+        def chain():
+            rows = pp.sample("rows", dist.Dirichlet(np.ones((2, 2))).to_event(1))
+            x = 0
+            for t in range(length):
+                x = pp.sample(f"x{t}", dist.Categorical(rows[x] / np.sum(rows[x])))
+                pp.sample(f"y{t}", dist.Normal(1.0 * x, 1.0))
+
+        return chain().observe(**{f"y{t}": 0.1 * t for t in range(length)}).target()
+
+    sizes = []
+    with precision.scope("float64"):
+        for target in (unrolled(8), unrolled(9)):
+            made = jax.make_jaxpr(lambda t, x: t.log_density(x))(target, jnp.zeros(target.dim))
+            sizes.append(len(made.jaxpr.eqns))
+    assert sizes[1] - sizes[0] <= 20
+
+
 def test_chains_in_a_plate_are_the_chains_one_by_one():
     @pp.model
     def chains(length, n):
