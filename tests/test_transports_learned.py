@@ -413,12 +413,10 @@ END = 0.02
 FLOWS: list[tuple[Any, int, float]] = [
     (ProbabilityFlow("euler"), 64, 1),
     (ProbabilityFlow("heun"), 64, 2),
-    (ProbabilityFlow("midpoint"), 64, 2),
     (ProbabilityFlow("rk4"), 32, 4),
     (Exponential(1), 64, 1),
     (Exponential(2), 32, 2),
     (Exponential(3), 64, 3),
-    (Multistep(1), 64, 1),
     (Multistep(2), 64, 2),
     (Multistep(3), 64, 3),
 ]
@@ -443,8 +441,8 @@ def test_the_error_of_a_flow_shrinks_with_the_order_that_it_states(
 
 @pytest.mark.parametrize(
     "integrator",
-    [EulerMaruyama(), PredictorCorrector(Exponential(1)), PredictorCorrector(steps=2)],
-    ids=["euler_maruyama", "corrected_exponential", "corrected_maruyama"],
+    [EulerMaruyama(), PredictorCorrector(Exponential(1), steps=2)],
+    ids=["euler_maruyama", "corrected_exponential"],
 )
 def test_stochastic_integrators_are_of_weak_order_one(integrator: Any) -> None:
     """For a Gaussian every step is affine, so that mean and variance follow exactly."""
@@ -549,7 +547,7 @@ def log_product(x: np.ndarray, exponents: Any, end: float, noise: Noise | None =
     )
 
 
-@pytest.mark.parametrize("exponents", EXPONENTS, ids=str)
+@pytest.mark.parametrize("exponents", EXPONENTS[::2], ids=str)
 def test_path_weights_of_a_product_have_mean_z_at_two_coarse_steps(
     exponents: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -585,7 +583,7 @@ def test_path_weights_of_a_product_have_mean_z_at_two_coarse_steps(
     assert abs(mean / truth - 1) < 2e-3, (mean, truth)
 
 
-@pytest.mark.parametrize("exponents", EXPONENTS[:2], ids=str)
+@pytest.mark.parametrize("exponents", EXPONENTS[:1], ids=str)
 def test_a_denoised_product_has_the_moments_and_the_evidence_of_the_product(exponents: Any) -> None:
     x, cell = grid(-10.0, 10.0, 4001, 1)
     p = np.exp(log_product(x, exponents, 0.0)) * cell
@@ -603,11 +601,15 @@ def test_a_denoised_product_has_the_moments_and_the_evidence_of_the_product(expo
 
 def test_where_all_laws_are_standard_normal_no_step_adds_to_the_weights() -> None:
     unit = noised_mixture([1.0], [[0.0]], [[[1.0]]])
-    made = combination.denoise_product(jax.random.key(1), (unit, unit), 50, (1.4, 0.8), steps=3)
     path = combination.noised_product((unit, unit), (1.4, 0.8))
-    assert np.ptp(made.log_weight) < 1e-9
-    assert np.isclose(made.log_z, combination.log_normaliser(path))
-    assert abs(score_product.growth(path, jnp.array([1.3]), 0.4)) < 1e-9
+
+    @jax.jit
+    def gains(x: Any, y: Any) -> Any:
+        step = path.at(0.7).log_density(y) - path.at(0.2).log_density(x)
+        log_g = step + combination.DENOISING.log_b_over_f(path, 0.2, 0.7, x, y, ())
+        return jnp.stack([log_g, score_product.growth(path, x, 0.4)])
+
+    assert np.abs(gains(jnp.array([1.3]), jnp.array([-0.4]))).max() < 1e-9
 
 
 @pytest.mark.parametrize("exponents", EXPONENTS[1:], ids=str)
