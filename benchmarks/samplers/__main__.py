@@ -49,8 +49,9 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks.samplers", description=__doc__)
     parser.add_argument("--targets", nargs="+", metavar="NAME")
+    parser.add_argument("--engines", nargs="+", metavar="LABEL", help="rows of settings.toml")
     parser.add_argument(
-        "--engines", nargs="+", metavar="LABEL", help="else those that settings.toml lists"
+        "--every", action="store_true", help="also engines that a target does not list"
     )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--data", type=Path, help="folder of the data files")
