@@ -297,6 +297,8 @@ def test_bad_requests_are_refused() -> None:
         model.amortise(["y"], layer=3)
     with pytest.raises(SettingsError, match="learns no posteriors"):
         model.amortise(["y"], engine="nuts")
+    with pytest.raises(SettingsError, match="learns from simulations"):
+        model.observe(y=Y).infer("npe")
     with pytest.raises(SettingsError, match="too few"):
         model.amortise(["y"], simulations=5, progress="off")
     with pytest.raises(SettingsError, match="simulations=0"):

@@ -12,7 +12,7 @@ import pytest
 
 from ppcore import registry
 from ppcore.contract import Invariant
-from ppcore.engine import DirectEngine, Engine, PopulationEngine
+from ppcore.engine import AmortisedEngine, DirectEngine, Engine, PopulationEngine
 from ppcore.errors import PluginError, SettingsError
 from ppcore.hooks import EngineSpec, Origin, Spec
 
@@ -60,7 +60,7 @@ def test_every_installed_engine_keeps_its_word() -> None:
         if registry.unavailable(spec) is None:
             engine = registry.engine(name)
             assert engine.contract == spec.contract
-            assert isinstance(engine, Engine | DirectEngine | PopulationEngine)
+            assert isinstance(engine, Engine | DirectEngine | PopulationEngine | AmortisedEngine)
             settings = registry.setting_names(registry.resolve(name))
             assert not {"contract", "default_chains", "default_draws"} & settings.keys()
 

@@ -224,7 +224,13 @@ def _engine(engine: Any, settings: Mapping[str, Any]) -> tuple[Any, str | None]:
                     f"Neither infer nor the engine {engine!r} has a setting {key!r}. "
                     f"{did_you_mean(key, [*known, *RUN_SETTINGS])}"
                 )
-        return registry.engine(engine, settings), engine
+        made = registry.engine(engine, settings)
+        if hasattr(made, "learn"):
+            raise SettingsError(
+                f"{engine!r} learns from simulations, without data: "
+                "model.amortise(observe=[...]).posterior(name=data)."
+            )
+        return made, engine
     walks = all(hasattr(engine, part) for part in ("contract", "warmup", "init", "block"))
     whole = direct.is_direct(engine) or weighted.is_population(engine)
     if isinstance(engine, type) or not (walks or whole):
