@@ -82,7 +82,6 @@ UNCERTIFIED = {
         "of their checks only those in test_foreign_engines.py",
     ),
     "amis": "its evidence check takes longer than has been given to it",
-    "dc_smc": "not run",
     "dynesty": "not run",
     "npe": "its calibration check trains two ensembles first: not run",
     "zuko_flow": "not run",
