@@ -26,6 +26,7 @@ class _Ensemble(Chains):
     """Walkers in two halves, each of which moves along lines through the other."""
 
     coupled: ClassVar[bool] = True
+    least_chains: ClassVar[int] = 4
     default_chains: ClassVar[int] = 64
 
     def enough(self, dim: int, chains: int) -> None:

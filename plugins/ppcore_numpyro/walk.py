@@ -84,6 +84,11 @@ def _log_densities(target: Any, x: Any) -> Any:
     return jax.vmap(target.log_density)(x)
 
 
+def _dealt(tuned: Any, chains: int) -> Any:
+    """What m chains have tuned, for any number of them: chain i gets what chain i mod m has."""
+    return jax.tree.map(lambda leaf: leaf[np.arange(chains) % len(leaf)], tuned)
+
+
 class Chains:
     """What the engines of this module share: start, NumPyro's warm-up, blocks with it frozen."""
 
@@ -206,7 +211,7 @@ class NumPyroNUTS(Chains):
 
     def restored(self, state: Any, tuned: Any, x: Any) -> Any:
         behind = jnp.full_like(state.i, LARGE)
-        return state._replace(adapt_state=tuned, i=behind)
+        return state._replace(adapt_state=_dealt(tuned, len(x)), i=behind)
 
     def said(self, state: Any) -> dict[str, Any]:
         return {
@@ -249,6 +254,7 @@ class NumPyroSA(Chains):
     points: int = 0
     dense: bool = True
     contract: ClassVar[Contract] = Consistent()
+    auxiliary: ClassVar[tuple[str, ...]] = ("points",)
     # The points are draws of one posterior: of no use on other data.
     fitted: ClassVar[bool] = True
     default_chains: int = field(default=4, init=False)
@@ -274,7 +280,8 @@ class NumPyroSA(Chains):
         return state.adapt_state
 
     def restored(self, state: Any, tuned: Any, x: Any) -> Any:
-        return state._replace(adapt_state=tuned, i=jnp.full_like(state.i, LARGE), z=x)
+        behind = jnp.full_like(state.i, LARGE)
+        return state._replace(adapt_state=_dealt(tuned, len(x)), i=behind, z=x)
 
     def said(self, state: Any) -> dict[str, Any]:
         return {"log_density": -state.potential_energy, "acceptance_rate": state.accept_prob}

@@ -13,6 +13,7 @@ import torch
 from ppcore.contract import Consistent, Contract
 from ppcore.engine import Report, Warm
 from ppcore.settings import check_between, check_count
+from ppcore.torch_view import TorchView
 from ppcore.tuning.noise import spawned
 from ppcore.tuning.start import scattered
 from ppcore_pyro.program import double_precision
@@ -87,7 +88,7 @@ class PyroNUTS:
         host_key, prior_key = spawned(key, 2)
         rng = np.random.default_rng(words(host_key))
         dtype = jnp.result_type(float)
-        view = target.torch(dtype.name)
+        view = TorchView(target, dtype.name)
 
         def evaluate(x: np.ndarray) -> tuple[np.ndarray, None]:
             padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % BATCH, axis=0)]).astype(dtype)
@@ -110,7 +111,7 @@ class PyroNUTS:
         The gradients of the tuning are counted with the first draw.
         """
         x = np.asarray(carry)
-        view = target.torch(x.dtype.name)
+        view = TorchView(target, x.dtype.name)
         with double_precision(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(key))
             runs = [self._chain(view, row, n) for row in x]
@@ -124,7 +125,7 @@ class PyroNUTS:
 
         log_density: list[float] = []
         gradients, before = [], 0
-        calls = 0
+        calls, diverged = 0, []
 
         def potential(z: dict[str, torch.Tensor]) -> torch.Tensor:
             nonlocal calls
@@ -132,11 +133,12 @@ class PyroNUTS:
             return -view.log_density(z["x"][None])[0]
 
         def see(kernel: Any, z: Any, stage: str, i: int) -> None:
-            nonlocal before
+            nonlocal before, diverged
             if not stage.lower().startswith("warm"):
                 log_density.append(-float(kernel._potential_energy_last))
                 gradients.append(calls - before)
                 before = calls
+                diverged = kernel.diagnostics()["divergences"]
 
         kernel = NUTS(
             potential_fn=potential,
@@ -154,7 +156,7 @@ class PyroNUTS:
         )
         run.run()
         diverging = np.zeros(n, bool)
-        diverging[run.diagnostics()["divergences"]["chain 0"]] = True
+        diverging[diverged] = True
         stats = {
             "log_density": np.array(log_density, x.dtype),
             "diverging": diverging,

@@ -18,6 +18,7 @@ from ppcore.engine import Populated, Progress, Report
 from ppcore.errors import PopulationError, SettingsError, StartError, did_you_mean
 from ppcore.population import Population, equally_weighted
 from ppcore.settings import check_between, check_count
+from ppcore.torch_view import TorchView
 from ppcore_pyro.nuts import seed_of
 from ppcore_pyro.program import double_precision
 
@@ -100,7 +101,7 @@ class PyroSVI:
         :class:`ppcore.errors.PopulationError` if all weights vanish.
         """
         dtype = jnp.result_type(float)
-        view = target.torch(dtype.name)
+        view = TorchView(target, dtype.name)
         store = pyro.get_param_store()
         with double_precision(), torch.random.fork_rng(devices=[]), store.scope():
             torch.manual_seed(seed_of(key))

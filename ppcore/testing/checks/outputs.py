@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppcore.testing.checks.base import Check
-from ppcore.testing.checks.rig import CHAINS, N, rig, whole
+from ppcore.testing.checks.rig import N, rig, whole
 from ppcore.testing.result import Finding
 from ppcore.testing.session import Session
 
@@ -25,7 +25,7 @@ def run(session: Session) -> Iterator[Finding]:
 def _problem(r: Any, carry: Any, draws: Any, stats: Any) -> str | None:
     import jax
 
-    want = (CHAINS, N, r.model.dim)
+    want = (len(r.x), N, r.model.dim)
     if jnp.shape(draws) != want:
         return f"draws have shape {jnp.shape(draws)}, expected [chains, n, d] = {want}."
     if draws.dtype != r.x.dtype:

@@ -1,4 +1,7 @@
-"""A small fixture for the checks of good behaviour: one model, two chains, a few transitions."""
+"""A small fixture for the checks of good behaviour: one model, two chains, a few transitions.
+
+An engine that needs more chains than two says so in an attribute ``least_chains``.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,8 @@ def rig(session: Session) -> Rig:
     found = session.shelf.get("rig")
     if found is None:
         model = COIN if getattr(session.subject.engine, "finite", False) else CONJUGATE
-        x, batch = simulate(model, jax.random.split(session.key("rig", model.name), CHAINS))
+        chains = getattr(session.subject.engine, "least_chains", CHAINS)
+        x, batch = simulate(model, jax.random.split(session.key("rig", model.name), chains))
         found = Rig(
             session.subject.engine,
             model,
