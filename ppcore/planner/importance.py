@@ -41,8 +41,9 @@ above the third, as a share of the draws."""
 ENOUGH = 0.6
 """Effective share at which adaptation ends."""
 
-HOPELESS = 0.004
-"""Effective share of a first round below which no adaptation is tried."""
+HOPELESS, MANY = 0.004, 0.02
+"""Effective share of a first round below which no adaptation is tried; above ``RIDGE`` coordinates,
+where bends have no remedy and every round costs more."""
 
 RIDGE, RIDGE_SHARE, LEAST = 12, 0.7, 3e-3
 """Coordinates up to which components are laid along a bent ridge, their share of a proposal, and
@@ -174,6 +175,7 @@ def fit(
     Stops as soon as the weights are comfortable, or gain no more; then more components are tried,
     unless the effective share is below ``least``.
     """
+    hopeless = _hopeless(bumps)
     masses = np.array([b.log_mass for b in bumps])
     share = np.exp(masses - masses.max()) / np.exp(masses - masses.max()).sum()
     wide = [Bump(b.mean, WIDE * b.factor, b.log_mass) for b in bumps]
@@ -181,7 +183,7 @@ def fit(
     mixture = Mixture((*bumps, *wide), shares)
     best = _adapted(evaluate, rng, mixture, size)
     for widen in (_ridged, *(_split,) * SPLITS):
-        if best[1].efficiency < least or best[1].comfortable:
+        if best[1].efficiency < max(least, hopeless) or best[1].comfortable:
             break
         x = best[0].draw(rng, 2 * size)
         more = widen(evaluate, best[0], x, log_weights(evaluate, best[0], x)[1])
@@ -191,11 +193,16 @@ def fit(
     return best
 
 
+def _hopeless(bumps: Sequence[Bump]) -> float:
+    return HOPELESS if bumps[0].mean.size <= RIDGE else MANY
+
+
 def _adapted(
     evaluate: Evaluate, rng: np.random.Generator, mixture: Mixture, n: int
 ) -> tuple[Mixture, Certificate]:
     """The best of several rounds of ``n`` draws, each moving the mixture to their moments."""
     best: tuple[Mixture, Certificate] | None = None
+    hopeless = _hopeless(mixture.bumps)
     for _ in range(ROUNDS):
         x = mixture.draw(rng, n)
         log_weight = log_weights(evaluate, mixture, x)[1]
@@ -203,7 +210,7 @@ def _adapted(
         grown = best is None or found.efficiency > 1.1 * best[1].efficiency
         if best is None or found.efficiency > best[1].efficiency:
             best = mixture, found
-        if found.comfortable or not grown or found.efficiency < HOPELESS:
+        if found.comfortable or not grown or found.efficiency < hopeless:
             break
         mixture = _moved(mixture, x, log_weight)
     assert best is not None
