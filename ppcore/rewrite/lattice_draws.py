@@ -20,10 +20,21 @@ def draw(evaluate: Evaluate, lattice: Lattice, rng: np.random.Generator, n: int)
     """``n`` independent draws: float[n, d].
 
     Proposals come from the multilinear interpolant q of the density on the lattice and are
-    accepted with probability γ(x) / (M q(x)), which makes them exact. Bounds floor ≤ γ / q ≤ M
-    follow from what halving the spacing did (:class:`_Bounds`), so that γ is evaluated only where
-    the uniform number lies between floor and M (Marsaglia's squeeze), and at ``AUDITED`` proposals
-    anyway: whenever a value breaks a bound, all starts again with a higher M, or without a floor.
+    accepted with probability γ(x) / (M q(x)). Bounds floor ≤ γ / q ≤ M are taken from what halving
+    the spacing did (:class:`_Bounds`), so that γ is evaluated only where the uniform number lies
+    between floor and M (Marsaglia's squeeze), and at ``AUDITED`` proposals anyway: whenever a value
+    breaks a bound, all starts again with a higher M, or without a floor. The draws are exact as far
+    as the bounds hold, which rests on the lattice being fine enough and not on a proof.
+
+    Parameters
+    ----------
+    evaluate : callable
+        log γ: float[m, d] -> float[m].
+    lattice : Lattice
+        Of :func:`~ppcore.rewrite.quadrature.integrate`.
+    rng : numpy.random.Generator
+    n : int
+
     Source: Devroye, "Non-Uniform Random Variate Generation" (1986), section II.3.4.
     """
     dim = lattice.cells.shape[1]
