@@ -64,6 +64,37 @@ def test_density_gradient_and_sites(library: str) -> None:
     assert target.site_slices["m"] == slice(2, 8)
 
 
+class Named:
+    """A program with a tuple of a scalar and a matrix, a complex number and a vector."""
+
+    names = ("t:1", "t:2.1.1", "t:2.2.1", "t:2.1.2", "t:2.2.2", "z.real", "z.imag", "b.1", "b.2")
+
+    def param_num(self) -> int:
+        return len(self.names)
+
+    def param_unc_num(self) -> int:
+        return len(self.names)
+
+    def param_unc_names(self) -> list[str]:
+        return list(self.names)
+
+    def param_names(self, include_tp: bool) -> list[str]:
+        return [*self.names, "pair:1.1", "pair:1.2", "pair:2.1", "pair:2.2"]
+
+    def model_info(self) -> str:
+        return "STAN_THREADS=true"
+
+
+def test_tuples_and_complex_numbers_are_vectors_in_stans_order() -> None:
+    from ppcore_stan.from_program import described
+
+    made = described(Named())
+    assert [(s.name, s.shape) for s in made.latents] == [("t", (5,)), ("z", (2,)), ("b", (2,))]
+    assert made.places == (("t", slice(0, 5)), ("z", slice(5, 7)), ("b", slice(7, 9)))
+    (pair,) = made.computed
+    assert (pair.name, pair.at, pair.shape) == ("pair", slice(9, 13), (4,))
+
+
 @pytest.mark.filterwarnings("ignore::ppcore.report.SamplingWarning")
 def test_it_runs(library: str) -> None:
     """μ | y ~ N(y/2, 1/2), within 5 of the standard errors that the fit itself states."""

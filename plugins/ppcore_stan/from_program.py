@@ -75,27 +75,33 @@ def described(model: Any) -> Compiled:
     latents, computed = _sites(names[:count], 0), _sites(names[count:], count)
     places, start = [], 0
     for site in latents:
-        mine = sum(name.split(".")[0] == site.name for name in inner)
+        mine = sum(_parts(name)[0] == site.name for name in inner)
         places.append((site.name, slice(start, start + mine)))
         start += mine
     threads = "stan_threads=true" in str(model.model_info()).replace(" ", "").lower()
     return Compiled(model, latents, computed, tuple(places), threads)
 
 
+def _parts(name: str) -> list[str]:
+    """``t:2.1``, an element of a part of the tuple ``t``, as ``t``, ``2`` and ``1``."""
+    return name.replace(":", ".").split(".")
+
+
 def _sites(names: list[str], start: int) -> tuple[Site, ...]:
-    """``b.1.1, b.2.1, …`` as a site ``b`` with its shape."""
-    found: dict[str, list[tuple[int, ...]]] = {}
+    """``b.1.1, b.2.1, …`` as a site ``b`` with its shape; tuples and complex numbers as vectors."""
+    found: dict[str, list[str]] = {}
     for name in names:
-        head, *index = name.replace(":", ".").split(".")
-        found.setdefault(head, []).append(tuple(int(i) for i in index if i.isdigit()))
+        found.setdefault(_parts(name)[0], []).append(name)
     made = []
-    for head, indices in found.items():
-        shape = tuple(max(column) for column in zip(*indices, strict=True))
-        if int(np.prod(shape, dtype=int)) != len(indices):
-            # Tuples and complex numbers have parts beside indices.
-            shape = (len(indices),)
-        made.append(Site(head, slice(start, start + len(indices)), shape))
-        start += len(indices)
+    for head, elements in found.items():
+        shape: tuple[int, ...] = (len(elements),)
+        indices = [_parts(name)[1:] for name in elements]
+        plain = all(part.isdigit() for index in indices for part in index)
+        # Parts of a tuple, and real and imaginary ones, come in another order than elements do.
+        if plain and not any(":" in name for name in elements):
+            shape = tuple(max(map(int, column)) for column in zip(*indices, strict=True))
+        made.append(Site(head, slice(start, start + len(elements)), shape))
+        start += len(elements)
     return tuple(made)
 
 
