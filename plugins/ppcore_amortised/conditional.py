@@ -63,7 +63,7 @@ def create(rng: np.random.Generator, shape: Shape) -> Any:
     return {"embedding": embedding, "layers": jax.tree.map(lambda *v: np.stack(v), *layers)}
 
 
-def _moved(shape: Shape, net: Any, z: Any, context: Any) -> tuple[Any, Any, Any]:
+def _moved(net: Any, z: Any, context: Any) -> tuple[Any, Any, Any]:
     raw = networks.condition(net, z, context)
     # Bounded: one wild step of training cannot make a scale of e^{±30}, which none comes back from.
     return raw[..., 0], STEEP * jnp.tanh(raw[..., 1] / STEEP), raw[..., 2:]
@@ -77,7 +77,7 @@ def whiten(shape: Shape, net: Any, z: Any, context: Any) -> tuple[Any, Any]:
 
     def layer(carry: tuple[Any, Any], part: Any) -> tuple[Any, None]:
         z, total = carry
-        shift, log_scale, raw = _moved(shape, part, z, context)
+        shift, log_scale, raw = _moved(part, z, context)
         z, bent = splines.forward(raw, (z - shift) * jnp.exp(log_scale), shape.reach)
         return (z[..., ::-1], total + jnp.sum(log_scale + bent, axis=-1)), None
 
@@ -91,7 +91,7 @@ def colour(shape: Shape, net: Any, u: Any, context: Any) -> Any:
         u = u[..., ::-1]
 
         def solve(j: Any, z: Any) -> Any:
-            shift, log_scale, raw = _moved(shape, part, z, context)
+            shift, log_scale, raw = _moved(part, z, context)
             found = splines.inverse(raw, u, shape.reach) * jnp.exp(-log_scale) + shift
             return jnp.where(jnp.arange(shape.dim) == j, found, z)
 
