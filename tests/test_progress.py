@@ -90,12 +90,18 @@ def test_a_quick_run_shows_its_end_once() -> None:
 
 
 def test_a_closed_terminal_ends_the_showing_only() -> None:
-    stream = io.StringIO()
-    stream.close()
-    throttle = Throttle(Plain(2, stream, interval=0.0))
+    tries = []
+
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            tries.append(text)
+            raise ValueError("I/O operation on closed file")
+
+    throttle = Throttle(Plain(2, Closed(), interval=0.0))
     throttle(report(1))
     throttle(report(2))
     throttle.close()
+    assert len(tries) == 1, "nothing is written to a terminal that has gone"
 
 
 def test_plain_lines() -> None:
