@@ -12,6 +12,8 @@ PEERS = ("numpyro", "blackjax", "nutpie")
 OURS = "planner"
 LINEAR = ("earnings", "kidiq", "mesquite", "nes", "diamonds", "sblr", "kilpisjarvi", "arK")
 HIERARCHICAL = ("eight_schools_centered", "radon", "irt", "gp_pois_regr", "garch", "hmm")
+NEAR = 1.05
+"""Where no peer passes the gate, one below this R-hat is shown, but not counted."""
 
 Cell = dict[str, Any]
 
@@ -95,20 +97,22 @@ def summary(cells: Sequence[Cell], mode: str) -> list[str]:
     for name in dict.fromkeys(c["posterior"] for c in cells):
         ours = next((c for c in done if (c["posterior"], c["contender"]) == (name, OURS)), None)
         peers = [c for c in done if c["posterior"] == name and c["contender"] in PEERS]
-        sound = [c for c in peers if c["passes"]] or [c for c in peers if c["rhat"] < 1.05]
+        passing = [c for c in peers if c["passes"]]
+        sound = passing or [c for c in peers if c["rhat"] < NEAR]
         if ours is None or not sound:
-            said.append(f"  {name}: not compared ({'no peer finished' if ours else 'no result'})")
+            why = f"no peer below an R-hat of {NEAR}" if peers else "no peer finished"
+            said.append(f"  {name}: not compared ({why if ours else 'no result'})")
             continue
         quick, fast = min(sound, key=time_to), max(sound, key=rate)
         time_ratio, rate_ratio = time_to(quick) / time_to(ours), rate(ours) / rate(fast)
         # A peer that misses the gate is no measure of speed, and neither are we.
         mark = "" if ours["passes"] else "  (ours is outside the gate: not counted)"
-        mark += "" if any(c["passes"] for c in peers) else "  (no peer passes the gate)"
+        mark += "" if passing else "  (no peer passes the gate: not counted)"
         said.append(
             f"  {name}: {time_ratio:.1f}x less time to {TARGET} than {quick['contender']}, "
             f"{rate_ratio:.1f}x the ESS/s of {fast['contender']}{mark}"
         )
-        if ours["passes"]:
+        if ours["passes"] and passing:
             times[name], rates[name] = time_ratio, rate_ratio
     groups = {
         "all": lambda n: True,
