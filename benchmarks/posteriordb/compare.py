@@ -20,6 +20,7 @@ from benchmarks.machine import header, load
 from benchmarks.posteriordb.catalogue import CATALOGUE, Posterior
 from benchmarks.posteriordb.cell import CONTENDERS, Request
 from benchmarks.posteriordb.database import Database, split
+from benchmarks.posteriordb.drawn import CHAINS
 from benchmarks.posteriordb.summary import COLUMNS, LEGEND, line, row, summary, write
 from benchmarks.posteriordb.verdict import judge
 from ppcore.errors import did_you_mean
@@ -165,6 +166,6 @@ def _environment(contender: str, folder: Path, other: bool) -> dict[str, str]:
         own["JAX_COMPILATION_CACHE_DIR"] = str(cache)
         own["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     if contender == "numpyro":
-        # Chains in parallel need a host device each; two suit the two cores.
-        own["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={os.cpu_count() or 1}"
+        # With fewer host devices than chains NumPyro draws them one after the other.
+        own["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={CHAINS}"
     return dict(os.environ) | own
