@@ -107,6 +107,35 @@ def process_posterior() -> Any:
     return process(np.linspace(0, 5, 6)).observe(y=RNG.normal(size=6))
 
 
+@pp.model
+def effects(group, groups):
+    tau = pp.sample("tau", dist.HalfNormal(1))
+    sigma = pp.sample("sigma", dist.HalfNormal(1))
+    with pp.plate("group", groups):
+        a = pp.sample("a", dist.Normal(0, tau))
+    pp.sample("y", dist.Normal(a[group], sigma))
+
+
+def effects_posterior() -> Any:
+    rng = np.random.default_rng(8)
+    return effects(rng.integers(0, 40, 90), 40).observe(y=rng.normal(size=90))
+
+
+@pp.model
+def two_lines(x):
+    mu = pp.sample("mu", dist.StudentT(3, 0, 1))
+    sigma = pp.sample("sigma", dist.HalfNormal(1))
+    beta = pp.sample("beta", dist.Normal(0, 1).expand([x.shape[1]]))
+    pp.sample("w", dist.Normal(mu * np.ones(len(x)), sigma))
+    pp.sample("y", dist.Normal(x @ beta, sigma))
+
+
+def two_lines_posterior() -> Any:
+    # Nothing is left of y, so that no scale tells how its rows compare with the prior's.
+    x = np.stack([np.ones(9), np.arange(9.0)], 1)
+    return two_lines(x).observe(w=np.random.default_rng(8).normal(size=9), y=np.zeros(9))
+
+
 SUFFICIENT = {
     "groups": homes_posterior,
     "varying slopes": slopes_posterior,
@@ -120,6 +149,8 @@ COLLAPSED = {
     "fewer statistics than coefficients": (table_posterior, True),
     "more columns than rows": (lambda: line_posterior(5, 12), False),
     "gaussian process": (process_posterior, False),
+    "groups alone": (effects_posterior, True),
+    "a line without residuals": (two_lines_posterior, True),
 }
 
 

@@ -165,7 +165,7 @@ def _whitened(found: Found, sites: Sites) -> tuple[tuple[Family, ...], Rows, Any
             diagonal = jnp.diagonal(factor, axis1=-2, axis2=-1)
             white, turned = forward(factor, offset), forward(factor, columns)
         log_weight = log_weight - jnp.sum(jnp.log(diagonal))
-        shared.append(Rows(white.reshape(-1), turned.reshape(p, -1), {}))
+        shared.append(Rows(white.reshape(-1), turned.reshape(p, white.size), {}))
         families.append(Family(tuple(names), own, offset, columns, factor))
     empty = [jnp.zeros(0)]
     offset = jnp.concatenate([*(r.offset for r in shared)] or empty)
