@@ -63,12 +63,14 @@ def coordinates(problem: Problem, sites: Sites, gone: frozenset[int]) -> Basis:
     known = _priors(problem, reader, places)
     rows = [np.diag(np.asarray(sites.proper, float))]
     right = [np.zeros(p)]
-    for node in problem.diagram.nodes:
+    read = []
+    for k, node in enumerate(problem.diagram.nodes):
         if is_lifted(node.box, normal_arrow):
             made = _rows(problem, reader, node, known, places, p)
             if made is not None:
                 rows.append(made[0])
                 right.append(made[1])
+                read.append(k)
     if len(rows) == 1 or not p:
         return plain(p)
     stacked = np.concatenate(rows)
@@ -81,7 +83,7 @@ def coordinates(problem: Problem, sites: Sites, gone: frozenset[int]) -> Basis:
         return plain(p)
     basis = np.linalg.inv(r)
     shift, log_volume = basis @ (q.T @ rhs), float(-np.log(size).sum())
-    if len(rows) > 2 or missing.any() or not _alone(problem, reader, sites, gone):
+    if missing.any() or not _alone(problem, reader, sites, gone, read):
         return Basis(shift, basis, log_volume)
     prior = rows[0] @ basis
     turned = basis @ np.linalg.eigh(prior.T @ prior)[1]
@@ -95,31 +97,38 @@ def _is_diagonal(rows: np.ndarray) -> bool:
     return bool(np.abs(matrix - np.diag(np.diagonal(matrix))).max() < STRAIGHT)
 
 
-def _alone(problem: Problem, reader: Reader, sites: Sites, gone: frozenset[int]) -> bool:
-    """Whether known priors and one arrow that reads the sites themselves are all that goes."""
+def _alone(
+    problem: Problem, reader: Reader, sites: Sites, gone: frozenset[int], read: list[int]
+) -> bool:
+    """Whether known priors and one arrow that reads the sites themselves are all that goes.
+
+    ``read``: the arrows whose rows are known. That one must be all of them, without groups, whose
+    rows are not among those: what was not read may have any eigenvectors.
+    """
     diagram = problem.diagram
     starts = np.cumsum([len(diagram.dom), *(len(n.box.cod) for n in diagram.nodes)])
-    nodes = [(int(starts[k]), diagram.nodes[k]) for k in sorted(gone)]
-    own = {wire for wire, node in nodes if node.box.op == "sample"}
-    inside = {w + port for w, node in nodes for port in range(len(node.box.cod))}
-    arrows = 0
-    for _, node in nodes:
+    nodes = [(k, int(starts[k]), diagram.nodes[k]) for k in sorted(gone)]
+    own = {wire for _, wire, node in nodes if node.box.op == "sample"}
+    inside = {w + port for _, w, node in nodes for port in range(len(node.box.cod))}
+    arrows = []
+    for k, _, node in nodes:
         box = node.box
         if box.op == "sample":
             site = told(box)
             known = [
-                isinstance(form_of(reader, node.inputs, site.arguments.get(k), d), np.ndarray)
-                for k, d in (("loc", 0.0), ("scale", 1.0))
+                isinstance(form_of(reader, node.inputs, site.arguments.get(name), d), np.ndarray)
+                for name, d in (("loc", 0.0), ("scale", 1.0))
             ]
             if site.family != "ImproperUniform" and not (site.family == "Normal" and all(known)):
                 return False
         elif is_lifted(box, normal_arrow):
-            arrows += 1
-            if not inside.intersection(node.inputs) <= own:
+            arrows.append(k)
+            groups = from_template(box.spec[1], list(node.inputs))[1]["groups"]
+            if groups or not inside.intersection(node.inputs) <= own:
                 return False
         elif box.op != "factor":
             return False
-    return arrows == 1 and not sites.groups
+    return len(arrows) == 1 and arrows == read and not sites.groups
 
 
 def _priors(problem: Problem, reader: Reader, places: Any) -> dict[int, tuple[str, Any, Any]]:
