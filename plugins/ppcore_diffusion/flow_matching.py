@@ -5,23 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ppcore.contract import Contract, Density
-from ppcore.contract import importance as weighed_by
-from ppcore.engine import Populated, Report
+from ppcore.engine import Report
 from ppcore.settings import check_between
-from ppcore.tuning.noise import spawned
-from ppcore_diffusion.learned_proposal import (
-    check_earlier,
-    guarded,
-    learning,
-    populated,
-)
+from ppcore_diffusion.from_draws import FromDraws, Learned
+from ppcore_diffusion.learned_proposal import guarded
 from ppcore_diffusion.matching import Matching, flow_match, silent
-from ppcore_diffusion.samples import samples_of
+from ppcore_diffusion.samples import Samples, samples_of
 
 
 @dataclass(frozen=True)
-class FlowMatching:
+class FlowMatching(FromDraws):
     """x_i = T(u_i), w_i = γ(x_i)/q(x_i): importance sampling from a matched flow; E[Ẑ] = Z.
 
     T is learned by regression from ``earlier`` draws, without a gradient of the target, then
@@ -34,15 +27,8 @@ class FlowMatching:
 
     Parameters
     ----------
-    earlier : Fit, Population or float[n, d], optional
-        Earlier draws of this posterior, of any engine, in unconstrained coordinates; they may be
-        rough, since they only teach. By default the engine makes its own.
-    warm : str
-        The population engine that makes them.
-    pilots : int
-        Particles that it uses.
-    defence : float
-        ε, the share of draws from the Student-t; 0 for none.
+    earlier, warm, pilots, defence
+        See :class:`ppcore_diffusion.from_draws.FromDraws`.
     interpolant, coupling, group, noise, reflow, width, grid, steps, batch, rate
         See :class:`ppcore_diffusion.matching.Matching`.
 
@@ -58,10 +44,6 @@ class FlowMatching:
     ProperlyWeighted(unbiased_evidence=True)
     """
 
-    earlier: Any = None
-    warm: str = "smc"
-    pilots: int = 1024
-    defence: float = 0.05
     interpolant: str = "linear"
     coupling: str = "exact"
     group: int = 64
@@ -72,13 +54,10 @@ class FlowMatching:
     steps: int = 1000
     batch: int = 256
     rate: float = 5e-3
-    default_chains: ClassVar[int] = 4
-    default_draws: ClassVar[int] = 4096
-    stage: ClassVar[None] = None
+    name: ClassVar[str] = "flow_matching"
 
     def __post_init__(self) -> None:
-        check_earlier(self.earlier, self.warm, self.pilots)
-        check_between("defence", self.defence, -1e-9, 1)
+        super().__post_init__()
         _ = self.matching
 
     @property
@@ -97,24 +76,10 @@ class FlowMatching:
             self.rate,
         )
 
-    @property
-    def contract(self) -> Contract:
-        return weighed_by(Density())
-
-    def populate(self, key: Any, target: Any, n: int, report: Report) -> Populated:
-        """``n`` weighted draws; see :class:`ppcore.engine.PopulationEngine`.
-
-        Raises what the warm start raises, :class:`ppcore.errors.UnsupportedError` for a target with
-        finite sites, and :class:`ppcore.errors.PopulationError` if all weights vanish.
-        """
-        k_warm, k_match, k_draw = spawned(key, 3)
-        settings = self.earlier, self.warm, self.pilots
-        known = learning(k_warm, target, *settings, report, "flow_matching")
-        made = flow_match(k_match, known.samples, plan=self.matching, report=report)
-        proposal = guarded(made.density, known.samples, self.defence)
-        notes = (*known.notes, *made.notes)
-        stats = {"loss": made.losses}
-        return populated(k_draw, proposal, target, n, report, known.gradients, stats, notes)
+    def learned(self, key: Any, samples: Samples, report: Report) -> Learned:
+        """The law of T(u), u ~ N(0, I); see :class:`ppcore_diffusion.from_draws.FromDraws`."""
+        made = flow_match(key, samples, plan=self.matching, report=report)
+        return Learned(made.density, made.losses, made.notes)
 
 
 def flow_proposal(key: Any, draws: Any, plan: Matching | None = None, defence: float = 0.05) -> Any:

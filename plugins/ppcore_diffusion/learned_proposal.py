@@ -1,4 +1,4 @@
-"""What the engines that learn from draws share: where draws come from, a guard, and weights."""
+"""A learned density as a proposal: a guard of heavy tails, and weights."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ppcore import random, registry
+from ppcore import random
 from ppcore.contract import Contract, Density
-from ppcore.engine import Populated, Progress, Report
-from ppcore.errors import SettingsError, UnsupportedError
-from ppcore.population import Population, equally_weighted, require_alive, reweight
-from ppcore.settings import check_count
+from ppcore.population import Population, equally_weighted, reweight
 from ppcore_diffusion.discrete_flow import Affine
-from ppcore_diffusion.samples import Samples, samples_of
+from ppcore_diffusion.samples import Samples
 
 DEGREES, WIDER = 3.0, 2.0
 
@@ -132,7 +128,8 @@ def guarded(density: Any, samples: Samples, share: float) -> Any:
     return Guarded(density, StudentT(axes), float(share))
 
 
-def weigh(key: Any, density: Any, target: Any, n: int) -> Population:
+@partial(jax.jit, static_argnames="n")
+def weighed(key: Any, density: Any, target: Any, n: int) -> Population:
     """x_i ~ q, w_i = γ(x_i)/q(x_i), log Ẑ = log mean w: properly weighted whatever q is.
 
     Draws where γ is NaN count as impossible.
@@ -142,92 +139,3 @@ def weigh(key: Any, density: Any, target: Any, n: int) -> Population:
     log_gamma = jax.vmap(lambda t, v: t.log_density(v), (None, 0))(target, x)
     log_w = jnp.where(jnp.isnan(log_gamma), -jnp.inf, log_gamma) - log_q
     return reweight(equally_weighted(x), log_w)
-
-
-weighed = partial(jax.jit, static_argnames="n")(weigh)
-
-
-def populated(
-    key: Any,
-    proposal: Any,
-    target: Any,
-    n: int,
-    report: Report,
-    spent: int,
-    stats: dict[str, Any],
-    notes: tuple[str, ...],
-) -> Populated:
-    """``n`` weighted draws of ``proposal``; ``spent`` gradients went before.
-
-    Raises :class:`ppcore.errors.PopulationError` if all weights vanish.
-    """
-    population = weighed(key, proposal, target, n)
-    require_alive(population, "importance sampling from what was learned", 1.0)
-    report(Progress("sampling", n, n, unit="particles"))
-    error = float(jnp.maximum(n / population.ess - 1.0, 0.0) / n) ** 0.5
-    return Populated(population, spent + n, error, stats, notes)
-
-
-@dataclass(frozen=True)
-class Learning:
-    """Draws to learn from, and what they cost."""
-
-    samples: Samples
-    gradients: int = 0
-    notes: tuple[str, ...] = ()
-
-
-def check_earlier(earlier: Any, warm: Any, pilots: Any) -> None:
-    """Whether ``earlier`` draws can be learned from, or else ``warm`` is the name of an engine.
-
-    Raises :class:`ppcore.errors.SettingsError`.
-    """
-    check_count("pilots", pilots, 16)
-    if earlier is not None:
-        samples_of(earlier, "earlier")
-    elif not isinstance(warm, str):
-        raise SettingsError(f"warm={warm!r} must be the name of a population engine, like 'smc'.")
-
-
-def learning(
-    key: Any, target: Any, earlier: Any, warm: str, pilots: int, report: Report, name: str
-) -> Learning:
-    """``earlier`` draws; or, if None, ``pilots`` particles of the engine called ``warm``.
-
-    Raises
-    ------
-    ppcore.errors.UnsupportedError
-        For a target with finite coordinates or none, and for a ``warm`` that has no ``populate``.
-    ppcore.errors.SettingsError
-        If the draws do not fit the target.
-    """
-    kept = tuple(getattr(target, "finite_sites", ()))
-    if not getattr(target, "has_gradient", True):
-        what = f" (finite sites {', '.join(map(repr, kept))} are kept)" if kept else ""
-        raise UnsupportedError(
-            f"{name} learns a density on R^d, and {type(target).__name__} has no gradient{what}. "
-            "Sum the finite sites out, or use an engine that needs no gradient."
-        )
-    if int(target.dim) < 1:
-        raise UnsupportedError(f"{name} needs at least one unknown; this target has dimension 0.")
-    if earlier is not None:
-        return Learning(samples_of(earlier, "earlier", int(target.dim)))
-    engine = registry.engine(warm)
-    if not hasattr(engine, "populate"):
-        raise UnsupportedError(
-            f"warm={warm!r} makes no weighted population. Use 'smc', or run {warm!r} first and "
-            "pass its fit: earlier=fit."
-        )
-
-    def tell(progress: Progress) -> None:
-        report(Progress("warm start", progress.done, progress.total, unit=progress.unit))
-
-    made = engine.populate(key, target, pilots, tell)
-    found = samples_of(made.population, f"the draws of the warm start by {warm!r}")
-    notes = (f"Learned from {pilots} particles of {warm!r}, worth {found.ess:.0f}.", *made.notes)
-    return Learning(found, made.gradients, notes)
-
-
-def fresh(key: Any) -> np.random.Generator:
-    """A generator for the host."""
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
