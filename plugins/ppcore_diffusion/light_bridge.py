@@ -28,6 +28,7 @@ import numpy as np
 from ppcore import random
 from ppcore.contract import Contract, Density
 from ppcore.engine import Report
+from ppcore.exact.protocol import generator
 from ppcore.settings import check_between, check_count
 from ppcore_diffusion.discrete_flow import LOG_2PI, Affine
 from ppcore_diffusion.gaussian_bridge import gaussian_plan
@@ -306,8 +307,7 @@ def light_bridge(
         If draws are of different dimensions, not finite, or too few.
     """
     plan = Bridging() if plan is None else plan
-    words = np.asarray(jax.random.key_data(key)).ravel()
-    rng = np.random.default_rng(words)
+    rng = generator(key)
     k_source, k_target = random.split(key)
     goal = _samples(k_target, target, "the target's draws", None)
     start = _samples(k_source, source, "the source's draws", goal.dim)

@@ -24,6 +24,7 @@ import numpy as np
 
 from ppcore.engine import Progress, Report
 from ppcore.errors import SettingsError, did_you_mean
+from ppcore.exact.protocol import generator
 from ppcore.settings import check_between, check_count
 from ppcore_diffusion.couplings import check_coupling, paired
 from ppcore_diffusion.discrete_flow import (
@@ -157,7 +158,7 @@ def flow_match(
     (2,)
     """
     plan = Matching() if plan is None else plan
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    rng = generator(key)
     goal = samples_of(target, "the target's draws")
     start = None
     if source is not None:

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppcore.exact.protocol import generator
+
 FREQUENCIES = 4
 CLIP = 5.0
 SINGLE = jnp.float32
@@ -24,8 +26,7 @@ def create(key: Any, dim: int, steps: int, width: int, dtype: Any) -> dict[str, 
     dtype : dtype
         Of the tables; the layers are in single precision.
     """
-    words = np.asarray(jax.random.key_data(key)).ravel()
-    rng = np.random.default_rng(words)
+    rng = generator(key)
     inputs = 2 * dim + 2 * FREQUENCIES + 1
 
     def layer(n: int, m: int) -> Any:

@@ -21,6 +21,7 @@ from ppcore import random
 from ppcore.contract import Contract, Density
 from ppcore.engine import Report
 from ppcore.errors import SettingsError
+from ppcore.exact.protocol import generator
 from ppcore.settings import check_between, check_count
 from ppcore_diffusion.discrete_flow import LOG_2PI
 from ppcore_diffusion.matching import silent
@@ -269,7 +270,7 @@ def learn_score(
     """
     schedule = Schedule() if schedule is None else schedule
     noise = Noise() if noise is None else noise
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    rng = generator(key)
     found = samples_of(draws)
     dtype = np.dtype(jnp.result_type(float))
     mean = found.weights @ found.x

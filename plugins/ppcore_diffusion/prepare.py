@@ -12,6 +12,7 @@ import numpy as np
 
 from ppcore.engine import Progress, Report
 from ppcore.errors import UnsupportedError
+from ppcore.exact.protocol import generator
 from ppcore.tuning import metric
 from ppcore.tuning.modes import Modes, explore, reference_draws
 from ppcore.tuning.noise import spawned
@@ -89,7 +90,7 @@ def ground(
     """
     dtype = jnp.result_type(float)
     k_explore, k_start, k_walk, k_fit, k_law, k_last = spawned(key, 6)
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(k_fit)).ravel())
+    rng = generator(k_fit)
     frame, source, start, found = _begin((k_explore, k_start), target, reference, kind, rank)
 
     def tell(done: float) -> None:
