@@ -190,7 +190,8 @@ def learn(key: Any, kind: Any, plan: Training, weights: Any, frame: Any, keep: A
     store, count = keep
     place = jnp.mod(count, plan.replay)
     store = jax.tree.map(lambda s, v: s.at[place].set(v), store, seen)
-    k_old = jax.random.fold_in(key, 1)
+    # The first three keys that come from this one are those of the paths.
+    k_old = jax.random.fold_in(key, 3)
     old = jax.random.randint(k_old, (), 0, jnp.minimum(count + 1, plan.replay))
     both = jax.tree.map(lambda s, v: jnp.concatenate([v, s[old]], axis=1), store, seen)
     (value, log_g), gradient = run(weights, frame, both)
