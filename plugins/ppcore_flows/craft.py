@@ -17,11 +17,10 @@ from ppcore.population import require_alive
 from ppcore.settings import check_count
 from ppcore.stages import Stage
 from ppcore.tuning.noise import spawned
-from ppcore.tuning.preconditioner import identity
 from ppcore_flows.flow_mcmc import local_engine
 from ppcore_flows.stochastic import FlowAnneal, check_threshold, run
 from ppcore_flows.stochastic_losses import Course, stepwise_kl
-from ppcore_flows.stochastic_start import Begun, Shape, begin, check_reference
+from ppcore_flows.stochastic_start import Begun, Shape, begin, check_reference, unsought
 from ppcore_flows.training import Trained, Training, require_smooth, train
 
 LENGTH = 1.5707963
@@ -171,14 +170,9 @@ class Craft:
 
     def blank(self, dim: int) -> FlowAnneal:
         """Layers for R^dim that are far from the identity and from any target."""
-        unit = np.ones((self.layers, dim))
-        one = identity("diagonal", dim, 0, np.dtype(jnp.result_type(float)))
         dtype = np.dtype(jnp.result_type(float))
-        at = np.linspace(0.0, 1.0, self.layers + 1).astype(dtype) ** 2
-        many = jax.tree.map(lambda v: np.broadcast_to(v, (self.layers, *np.shape(v))), one)
-        steps = np.full(self.layers, np.log(0.3), dtype)
-        begun = Begun(None, at, 0.0 * unit, unit, many, steps, unit[:, 0], 0, ())
-        stage = self.beginning(jax.random.key(0), begun)
+        betas = np.linspace(0.0, 1.0, self.layers + 1).astype(dtype) ** 2
+        stage = self.beginning(jax.random.key(0), unsought(dim, betas, float(np.log(0.3))))
         return replace(stage, maps=shaken(stage.maps))
 
 

@@ -15,13 +15,12 @@ from ppcore.errors import SettingsError, did_you_mean
 from ppcore.settings import check_between, check_count
 from ppcore.stages import Stage
 from ppcore.tuning.noise import spawned
-from ppcore.tuning.preconditioner import identity
 from ppcore_flows.craft import Untrained, finished, shaken, untrained
 from ppcore_flows.density import standard_error
 from ppcore_flows.flow_mcmc import local_engine
 from ppcore_flows.stochastic import StochasticFlow, check_threshold
 from ppcore_flows.stochastic_losses import Course, path_chi_square, path_kl
-from ppcore_flows.stochastic_start import Begun, Shape, begin, check_reference
+from ppcore_flows.stochastic_start import Begun, Shape, begin, check_reference, unsought
 from ppcore_flows.training import Training, require_smooth, train
 
 LOSSES = {"chi_square": path_chi_square, "kl": path_kl}
@@ -151,10 +150,6 @@ class SNF:
     def blank(self, dim: int) -> StochasticFlow:
         """Layers for R^dim that are far from the identity and from any target."""
         dtype = np.dtype(jnp.result_type(float))
-        unit = np.ones((self.layers, dim))
-        one = identity("diagonal", dim, 0, dtype)
-        many = jax.tree.map(lambda v: np.broadcast_to(v, (self.layers, *np.shape(v))), one)
         betas = np.linspace(0.0, 1.0, self.layers + 1).astype(dtype)
-        begun = Begun(None, betas, 0.0 * unit, unit, many, 0.0 * betas[1:], betas[1:], 0, ())
-        stage = self.beginning(jax.random.key(0), begun)
+        stage = self.beginning(jax.random.key(0), unsought(dim, betas, 0.0))
         return replace(stage, maps=shaken(stage.maps))

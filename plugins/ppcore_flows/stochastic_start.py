@@ -18,6 +18,7 @@ from ppcore.population import require_alive
 from ppcore.stages import AdaptiveAnneal, Prior
 from ppcore.stages.adaptive import MOST_STEPS, Front
 from ppcore.tuning.noise import spawned
+from ppcore.tuning.preconditioner import identity
 from ppcore_flows.differentiable import require_gradient
 from ppcore_flows.linear import Row, diagonal, lower_triangular
 from ppcore_flows.maps import KINDS, Architecture, create
@@ -37,9 +38,9 @@ class Shape:
     Parameters
     ----------
     map : str
-        "diagonal", "affine" (triangular), "affine_coupling", "spline_coupling", "autoregressive",
-        "triangular", or "auto": affine couplings, triangular in one dimension. Those with networks
-        are followed by an affine map.
+        "diagonal", "affine" (triangular), a kind of :class:`ppcore_flows.maps.Architecture`, or
+        "auto": affine couplings, triangular in one dimension. All but the first two are followed by
+        an affine map.
     layers : int
         K, temperatures.
     blocks, width : int
@@ -110,6 +111,18 @@ class Begun:
     costs: np.ndarray
     gradients: int
     notes: tuple[str, ...]
+
+
+def unsought(dim: int, betas: np.ndarray, log_step: float) -> Begun:
+    """What to begin with where no pilot runs and no target is known: unit scales, equal steps.
+
+    ``betas``: float[K + 1], whose dtype is that of the steps.
+    """
+    layers = len(betas) - 1
+    unit, one = np.ones((layers, dim)), identity("diagonal", dim, 0, betas.dtype)
+    many = jax.tree.map(lambda v: np.broadcast_to(v, (layers, *np.shape(v))), one)
+    steps = np.full(layers, log_step, betas.dtype)
+    return Begun(None, betas, 0.0 * unit, unit, many, steps, np.ones(layers), 0, ())
 
 
 @dataclass(frozen=True)
