@@ -90,6 +90,20 @@ def reweight(population: Population, log_g: Any) -> Population:
     return Population(population.x, log_weight, population.log_z + increment)
 
 
+def standard_error(population: Population) -> float | None:
+    """Standard error of log_z where it is that of N independent draws, weighed once; None of one.
+
+    The relative standard deviation of the mean weight, √((N/ESS − 1)/(N − 1)).
+
+    >>> import jax.numpy as jnp
+    >>> p = reweight(equally_weighted(jnp.zeros((2, 1))), jnp.log(jnp.array([1.0, 3.0])))
+    >>> round(standard_error(p), 6)
+    0.5
+    """
+    n = population.size
+    return float(max(n / population.ess - 1.0, 0.0) / (n - 1)) ** 0.5 if n > 1 else None
+
+
 def require_alive(population: Population, stage: str, temperature: float | None = None) -> None:
     """Raise :class:`ppcore.errors.PopulationError`, with the population, if it is dead.
 

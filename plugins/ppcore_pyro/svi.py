@@ -15,8 +15,8 @@ from torch.distributions import constraints
 
 from ppcore.contract import Contract, Density, importance
 from ppcore.engine import Populated, Progress, Report
-from ppcore.errors import PopulationError, SettingsError, StartError, did_you_mean
-from ppcore.population import Population, equally_weighted
+from ppcore.errors import SettingsError, StartError, did_you_mean
+from ppcore.population import equally_weighted, require_alive, reweight, standard_error
 from ppcore.settings import check_between, check_count
 from ppcore.torch_view import TorchView
 from ppcore_pyro.nuts import seed_of
@@ -114,7 +114,13 @@ class PyroSVI:
         usable = np.isfinite(draws).all(1) & ~np.isnan(log_weight)
         log_weight = np.where(usable, log_weight, -np.inf)
         draws = np.where(usable[:, None], draws, 0.0).astype(dtype)
-        return _weighed(draws, log_weight, losses, self.steps * self.particles)
+        population = reweight(
+            equally_weighted(jnp.asarray(draws)), jnp.asarray(log_weight.astype(dtype))
+        )
+        require_alive(population, "importance sampling from the guide", 1.0)
+        loss = np.array([part.mean() for part in np.array_split(losses, min(4, len(losses)))])
+        gradients = self.steps * self.particles
+        return Populated(population, gradients, standard_error(population), {"loss": loss})
 
     def _trained(self, view: Any, report: Report) -> tuple[Any, np.ndarray]:
         guide = self._guide(view)
@@ -149,25 +155,3 @@ class PyroSVI:
         return autoguide.AutoIAFNormal(
             program, hidden_dim=[max(8, 2 * view.dim)] * 2, init_loc_fn=start, num_transforms=2
         )
-
-
-def _weighed(x: Any, log_weight: Any, losses: np.ndarray, gradients: int) -> Populated:
-    """The population of draws with log γ/q: Ẑ is the mean of γ/q."""
-    top = float(log_weight.max())
-    if not np.isfinite(top):
-        raise PopulationError(
-            "No draw from the guide has a finite log density, so none can be weighed. Train it "
-            "longer (steps=...), or use an engine that goes in steps (smc).",
-            equally_weighted(jnp.asarray(x)),
-            "weighing",
-            1.0,
-        )
-    ratio = np.exp(log_weight - top)
-    log_z = top + np.log(ratio.mean())
-    error = float(ratio.std(ddof=1) / ratio.mean() / len(ratio) ** 0.5) if len(ratio) > 1 else None
-    dtype = x.dtype
-    population = Population(
-        jnp.asarray(x), jnp.asarray(log_weight, dtype), jnp.asarray(log_z, dtype)
-    )
-    means = np.array([part.mean() for part in np.array_split(losses, min(4, len(losses)))])
-    return Populated(population, gradients, error, {"loss": means})

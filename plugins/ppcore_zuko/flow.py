@@ -15,7 +15,7 @@ import zuko
 from ppcore.contract import Contract, Density, importance
 from ppcore.engine import Populated, Progress, Report
 from ppcore.errors import SettingsError, UnsupportedError, did_you_mean
-from ppcore.population import equally_weighted, require_alive, reweight
+from ppcore.population import equally_weighted, require_alive, reweight, standard_error
 from ppcore.settings import check_between, check_count
 from ppcore.torch_view import TorchView
 from ppcore.tuning import modes
@@ -117,9 +117,9 @@ class ZukoFlow:
         drawn = equally_weighted(jnp.asarray(x.numpy()))
         population = reweight(drawn, jnp.asarray((log_gamma - log_q).numpy()))
         require_alive(population, "importance sampling from the flow", 1.0)
-        error = float(jnp.maximum(n / population.ess - 1.0, 0.0) / n) ** 0.5
         spent = found.gradients + self.batch * len(stats["loss"]) + n
-        return Populated(population, spent, error, stats, (*found.notes, *notes))
+        notes = (*found.notes, *notes)
+        return Populated(population, spent, standard_error(population), stats, notes)
 
     def _train(
         self, law: Law, view: Any, report: Report
