@@ -315,6 +315,10 @@ def test_bad_settings_are_refused() -> None:
     with pytest.raises(CompositionError, match="no engine that runs one invariant kernel"):
         Craft(move="smc")
     improper = DensityTarget(one_mode, 2, jnp.zeros(2))
+    flat = DensityTarget(one_mode, 0, jnp.zeros(2))
+    for engine in (Craft(), AFT()):
+        with pytest.raises(UnsupportedError, match=f"^{type(engine).__name__.lower()} needs at"):
+            engine.populate(KEY(0), flat, 64, silent)
     with pytest.raises(UnsupportedError, match="no reference"):
         Craft(reference="prior").populate(KEY(0), improper, 64, silent)
 

@@ -102,7 +102,7 @@ class Craft:
         check_threshold(self.threshold)
         check_reference(self.reference)
         _ = self.shape, self.training
-        check_kernel(self.kernel, "Craft")
+        check_kernel(self.kernel, type(self).__name__)
 
     @property
     def shape(self) -> Shape:
@@ -134,7 +134,7 @@ class Craft:
         Raises :class:`ppcore.errors.UnsupportedError` for a target without gradient or reference,
         and :class:`ppcore.errors.PopulationError` if all weights vanish.
         """
-        require_smooth(target, "craft")
+        require_smooth(target, type(self).__name__.lower())
         k_begin, k_maps, k_train, k_run = spawned(key, 4)
         begun = begin(k_begin, target, self.reference, self.kernel, self.layers, self.pilot, report)
         stage = self.beginning(k_maps, begun)
