@@ -38,7 +38,7 @@ class ModeSMC:
     Parameters
     ----------
     climbs : int
-        Most climbs.
+        Most climbs, in rounds of 128.
     unseen : float
         Largest share of starts that may lead to modes not found.
     most_modes : int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,13 +13,13 @@ from jax.scipy.special import gammaln
 
 from ppcore import random
 from ppcore.errors import StartError, UnsupportedError
-from ppcore.target import value_and_gradient
 from ppcore.tuning.laplace import Laplace, newton
 from ppcore.tuning.lbfgs import Paths, climb, dense_inverse_hessian
+from ppcore.tuning.modes import Counted, reference_draws
 from ppcore.tuning.noise import spawned
 from ppcore_smc.laplace import DIFFERENCES_UP_TO, exact_newton
 
-ROUND, CALLS, AGAIN, PAD = 128, 60, 4, 128
+ROUND, CALLS, AGAIN = 128, 60, 4
 WIDER = (1.0, 2.0, 4.0, 1.0)
 """How many times as far out as the reference successive climbs begin."""
 BOX = 20.0
@@ -125,22 +126,18 @@ class Modes:
         return float((self.seen == 1).sum()) / max(1, self.climbs)
 
 
-class _Score:
-    """log γ and its gradient at any number of points in scaled coordinates; counts them."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Scaled:
+    """γ in coordinates u of x = centre + scale · u, up to a constant."""
 
-    def __init__(self, target: Any, centre: np.ndarray, scale: np.ndarray) -> None:
-        self.target, self.centre, self.scale, self.spent = target, centre, scale, 0
+    target: Any
+    centre: Any
+    scale: Any
 
-    def __call__(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self.spent += len(u)
-        values, gradients = [], []
-        for first in range(0, len(u), PAD):
-            rows = self.centre + self.scale * u[first : first + PAD]
-            padded = np.concatenate([rows, np.repeat(rows[-1:], PAD - len(rows), axis=0)])
-            value, gradient = _score(self.target, padded.astype(jnp.result_type(float)))
-            values.append(np.asarray(value, float)[: len(rows)])
-            gradients.append(np.asarray(gradient, float)[: len(rows)] * self.scale)
-        return np.concatenate(values), np.concatenate(gradients)
+    def log_density(self, u: Any) -> Any:
+        """log γ(centre + scale · u); float[d] -> float[]."""
+        return self.target.log_density(self.centre + self.scale * u)
 
 
 def search(key: Any, target: Any, climbs: int) -> Modes:
@@ -151,7 +148,7 @@ def search(key: Any, target: Any, climbs: int) -> Modes:
     Climbs begin at reference draws, as they are or two and four times as far from their middle
     (from far out, directions decide which mode is reached, and modes near the middle do not take
     all); without a reference, on (−20, 20)^d. Each end that no known mode explains is sharpened by
-    Newton steps. At most ``climbs``.
+    Newton steps. At most ``climbs``, in whole rounds.
 
     Raises :class:`ppcore.errors.StartError` if the log density is finite at no start.
     """
@@ -160,14 +157,14 @@ def search(key: Any, target: Any, climbs: int) -> Modes:
     rounds = -(-climbs // ROUND)
     draws = _draws(k_draw, target, rng, rounds * ROUND)
     centre, scale = np.median(draws, axis=0), draws.std(0) + 1e-12
-    score = _Score(target, centre, scale)
+    score = Counted(Scaled(target, centre, scale))
     found: list[Laplace] = []
     seen: list[int] = []
     for i in range(rounds):
         wider = np.resize(WIDER, ROUND)[:, None]
         ends = _climbed(score, wider * (draws[i * ROUND : (i + 1) * ROUND] - centre) / scale)
         for paths, j in ends:
-            _counted(score, target, paths, j, found, seen)
+            _note(score, paths, j, found, seen)
         known = Modes(found, np.array(seen, int), (i + 1) * ROUND, score.spent)
         if found and min(seen) >= OFTEN:
             break
@@ -177,15 +174,11 @@ def search(key: Any, target: Any, climbs: int) -> Modes:
 
 def _draws(key: Any, target: Any, rng: np.random.Generator, n: int) -> np.ndarray:
     if target.has_reference:
-        return np.asarray(_reference(key, target, n), float)
+        return np.asarray(reference_draws(key, target, n), float)
     return rng.uniform(-BOX, BOX, (n, int(target.dim)))
 
 
-def _reference(key: Any, target: Any, n: int) -> Any:
-    return target.sample_reference(key, n)
-
-
-def _climbed(score: _Score, u: np.ndarray) -> list[tuple[Paths, int]]:
+def _climbed(score: Counted, u: np.ndarray) -> list[tuple[Paths, int]]:
     """Ends of the climbs from ``u``, each as the row of the paths that know its curvature."""
     value, gradient = score(u)
     good = np.isfinite(value) & np.isfinite(gradient).all(-1)
@@ -207,9 +200,7 @@ def _climbed(score: _Score, u: np.ndarray) -> list[tuple[Paths, int]]:
     return ends
 
 
-def _counted(
-    score: _Score, target: Any, paths: Paths, j: int, found: list[Laplace], seen: list[int]
-) -> None:
+def _note(score: Counted, paths: Paths, j: int, found: list[Laplace], seen: list[int]) -> None:
     """Count the end of one climb for the mode that explains it, new or known."""
     for k, mode in enumerate(found):
         if _same(mode, paths.x[j]):
@@ -218,8 +209,7 @@ def _counted(
     if paths.x.shape[1] <= DIFFERENCES_UP_TO:
         mode = newton(score, paths.x[j], dense_inverse_hessian(paths.steps[j], paths.changes[j]))
     else:
-        scaled = _Scaled(target, score.centre, score.scale)
-        mode, hessians = exact_newton(score, scaled, paths.x[j])
+        mode, hessians = exact_newton(score, score.target, paths.x[j])
         score.spent += hessians * paths.x.shape[1]
     if not mode.converged:
         return
@@ -229,19 +219,6 @@ def _counted(
             return
     found.append(mode)
     seen.append(1)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class _Scaled:
-    """A target in scaled coordinates."""
-
-    target: Any
-    centre: Any
-    scale: Any
-
-    def log_density(self, u: Any) -> Any:
-        return self.target.log_density(self.centre + self.scale * u)
 
 
 def _same(mode: Laplace, u: np.ndarray) -> bool:
@@ -300,14 +277,10 @@ def with_tails(key: Any, law: ModeMixture, n: int) -> tuple[ModeMixture, np.ndar
     return tried[best], spreads
 
 
-def _spread_of(key: Any, law: ModeMixture, n: int) -> Any:
+@partial(jax.jit, static_argnames="n")
+def _spread(key: Any, law: ModeMixture, n: int) -> Any:
     # The defence is left out: it says nothing about the tails at the modes.
     near = replace(law, defence=jnp.zeros_like(law.defence))
     x = near.sample_reference(key, n)
     log_w = jax.vmap(lambda v: law.target.log_density(v) - near.log_density(v))(x)
     return jnp.std(log_w)
-
-
-_spread = jax.jit(_spread_of, static_argnames="n")
-_score = jax.jit(value_and_gradient)
-_reference = jax.jit(_reference, static_argnames="n")
